@@ -1,0 +1,212 @@
+"""The worker child's side of a task: a frame comes in, the task runs, an answer goes out.
+
+Frames and answers are opaque to the pool.  A frame is the undecoded body with the headers, in `marshal` format where
+all values are plain, else in `pickle` format; its first byte tells.  An answer is empty for a plain success.
+"""
+
+from __future__ import annotations
+
+import marshal
+import pickle
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from billiard.einfo import ExceptionInfo
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.serialization import loads as loads_body
+from kombu.serialization import prepare_accept_content
+
+from celery.app import trace as tracing
+from celery.exceptions import InvalidTaskError, NotRegistered, Reject
+from celery.protocol.task import ParsedTask, Unreadable, parse_body
+from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
+from celery.utils.failpoints import failpoint
+from celery.utils.log import get_logger
+from celery.utils.saferepr import saferepr
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+
+logger = get_logger(__name__)
+
+_MARSHAL, _PICKLE = b"M", b"P"
+_MARSHAL_CODE = _MARSHAL[0]
+
+#: The state of an answer that says: this message cannot be read at all.
+MALFORMED = "MALFORMED"
+
+
+class Frame(NamedTuple):
+    """What a child needs to run one request.
+
+    ``body`` is as it came, ``body_encoding`` "base64" or "" ; ``decoded`` true says that ``body`` is already
+    ``(args, kwargs, embed)``.  ``wants_answer`` asks for value and runtime of a success, ``is_late`` for stores to
+    be confirmed before the answer.
+    """
+
+    name: str
+    id: str
+    headers: Mapping[str, Any]
+    properties: Mapping[str, Any]
+    delivery_info: Mapping[str, Any]
+    body: Any
+    body_encoding: str
+    content_type: str | None
+    content_encoding: str | None
+    decoded: bool
+    wants_answer: bool
+    is_late: bool
+
+
+def pack(frame: tuple[Any, ...]) -> bytes:
+    """Return ``frame`` (or an answer) as bytes."""
+    try:
+        return _MARSHAL + marshal.dumps(frame)
+    except ValueError:  # a date or a Decimal among AMQP headers
+        return _PICKLE + pickle.dumps(frame, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def unpack(data: bytes) -> tuple[Any, ...]:
+    """Return what `pack` was given."""
+    view = memoryview(data)[1:]
+    values: tuple[Any, ...] = marshal.loads(view) if data[0] == _MARSHAL_CODE else pickle.loads(view)
+    return values
+
+
+class Answer(NamedTuple):
+    """How a request ended.
+
+    ``value`` is the value's representation for a success, ``requeue`` for REJECTED, else the pickled
+    `ExceptionInfo`; ``runtime`` is in seconds.
+    """
+
+    state: str
+    value: Any
+    runtime: float
+
+
+class Runner:
+    """Runs requests in one child process or thread."""
+
+    def __init__(self, app: Celery, hostname: str | None = None) -> None:
+        self.app = app
+        self.hostname = hostname
+        self._tasks = app.tasks
+        self._accept = prepare_accept_content(app.conf.accept_content)
+        self._tracers: dict[str, Any] = {}
+        backend = app.backend
+        backend.defer_confirmations()
+        self._confirm = backend.flush
+
+    def run(self, data: bytes) -> bytes:
+        """Run the request in ``data`` and return its answer; errors of a task are answers, too."""
+        (
+            name,
+            task_id,
+            headers,
+            properties,
+            delivery_info,
+            body,
+            body_encoding,
+            content_type,
+            content_encoding,
+            decoded,
+            wants_answer,
+            is_late,
+        ) = unpack(data)
+        failpoint("child.before_run")
+        try:
+            args, kwargs, embed = body if decoded else self._decode(body, body_encoding, content_type, content_encoding)
+        except (DecodeError, ContentDisallowed, InvalidTaskError) as exc:
+            return pack((MALFORMED, f"{type(exc).__name__}: {exc}", 0.0))
+        request = {
+            **headers,
+            "properties": properties,
+            "delivery_info": delivery_info,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": self.hostname,
+            "is_eager": False,
+            **embed,
+        }
+        try:
+            tracer = self._tracers.get(name) or self._tracer(name)
+        except NotRegistered as exc:
+            return pack((FAILURE, _pickled(ExceptionInfo((type(exc), exc, exc.__traceback__))), 0.0))
+        result = tracer(task_id, args, kwargs, request)
+        failpoint("child.after_effect")
+        if is_late:
+            self._confirm()
+        if result.info is None:
+            if not wants_answer:
+                return b""
+            retstr = result.retstr or saferepr(result.retval, self._tasks[name].resultrepr_maxsize)
+            return pack((SUCCESS, retstr, result.runtime))
+        return _answer_of(result)
+
+    def flush(self) -> None:
+        """Wait until the results stored so far are confirmed; what was refused is logged by task id."""
+        try:
+            self._confirm()
+        except Exception as exc:
+            logger.error("Results could not be stored: %s", exc)
+
+    def _decode(
+        self, body: Any, body_encoding: str, content_type: str | None, content_encoding: str | None
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        if body_encoding == "base64":
+            from base64 import b64decode
+
+            body = b64decode(body)
+        return _checked(loads_body(body, content_type, content_encoding, accept=self._accept))
+
+    def _tracer(self, name: str) -> Any:
+        """Return the tracer of the task called ``name``, made at its first call here."""
+        task = self._tasks[name]
+        # Through the package, so that a wrapper put there by a monitoring library is in effect.
+        tracer = tracing.build_tracer(name, task, self.app.loader, self.hostname, app=self.app)
+        task.__trace__ = self._tracers[name] = tracer
+        return tracer
+
+
+def _checked(body: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Return ``(args, kwargs, embed)``, each known to be what it should be.
+
+    Raises:
+        InvalidTaskError: it is not; the message says what is wrong.
+    """
+    if type(body) in (list, tuple) and len(body) == 3:
+        args, kwargs, embed = body
+        is_plain = type(args) in (list, tuple) and type(kwargs) is dict and type(embed) is dict
+        if is_plain and not any(embed.values()):
+            return args, kwargs, embed
+    parsed = parse_body(ParsedTask("", ""), body)
+    if isinstance(parsed, Unreadable):
+        raise InvalidTaskError(parsed.reason)
+    return body[0], body[1], body[2]
+
+
+def _answer_of(result: Any) -> bytes:
+    info = result.info
+    if info.state == REJECTED and isinstance(info.retval, Reject):
+        return pack((REJECTED, bool(info.retval.requeue), result.runtime))
+    if info.state == IGNORED:
+        return pack((IGNORED, None, result.runtime))
+    state = RETRY if info.state == RETRY else FAILURE
+    return pack((state, _pickled(result.retval), result.runtime))
+
+
+def _pickled(einfo: ExceptionInfo) -> bytes:
+    """Return the error as a pickle, or, where its exception resists, a like one that does not."""
+    try:
+        data = pickle.dumps(einfo)
+        pickle.loads(data)  # some exceptions can be written but not read back
+        return data
+    except Exception:
+        substitute = RuntimeError(saferepr(einfo.exception))
+        plain = ExceptionInfo((RuntimeError, substitute, None))
+        plain.traceback = einfo.traceback
+        return pickle.dumps(plain)
+
+
+__all__ = ("MALFORMED", "Answer", "Frame", "Runner", "pack", "unpack")

@@ -1,0 +1,840 @@
+"""One accepted message: what is known of it, how it is acknowledged, and what its end means for the broker.
+
+A `Request` is the job that the pool is given.  It is made for every message, so it computes what it is asked for, and
+no more; the body stays undecoded unless somebody in this process wants the arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from billiard.common import TERM_SIGNAME
+from billiard.einfo import ExceptionInfo
+from kombu.serialization import loads as loads_body
+from kombu.utils.encoding import safe_repr, safe_str
+from kombu.utils.objects import cached_property
+
+from celery import current_app, platforms, signals
+from celery.app import trace as tracing
+from celery.app.task import Context
+from celery.app.trace import child
+from celery.exceptions import (
+    Ignore,
+    InvalidTaskError,
+    Reject,
+    Retry,
+    TaskRevokedError,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from celery.states import IGNORED, REJECTED, SUCCESS
+from celery.utils.functional import noop
+from celery.utils.log import get_logger
+from celery.utils.nodenames import gethostname
+from celery.utils.serialization import get_pickled_exception
+from celery.utils.time import maybe_iso8601, maybe_make_aware
+from celery.worker import state
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+    from celery.app.task import Task
+
+__all__ = ("Request",)
+
+logger = get_logger(__name__)
+
+task_accepted = state.task_accepted
+task_ready = state.task_ready
+revoked_tasks = state.revoked
+revoked_stamps = state.revoked_stamps
+
+
+class Request:
+    """A task message that this worker has accepted.
+
+    ``headers`` and ``body`` default to the message's own; ``decoded`` true says that ``body`` is already
+    ``(args, kwargs, embed)``.  ``on_ack(logger, connection_errors)`` and
+    ``on_reject(logger, connection_errors, requeue)`` answer the broker.
+
+    Raises:
+        InvalidTaskError: ``eta`` or ``expires`` is no date.
+    """
+
+    acknowledged = False
+    time_start: float | None = None
+    worker_pid: int | None = None
+    time_limits: tuple[float | None, float | None] = (None, None)
+
+    #: The pool that runs it now, and the terminate that waits for its start.
+    _pool: Any = None
+    _terminate_on_ack: tuple[Any, Any] | None = None
+    _already_revoked = False
+    _already_cancelled = False
+    _apply_result: Any = None
+    _tzlocal: Any = None
+    _connection_errors: tuple[type[BaseException], ...] = ()
+    # The same for all requests of a task: `create_request_cls` puts them on the class.
+    _app: Any = None
+    _task: Any = None
+    _hostname: str | None = None
+    _eventer: Any = None
+    #: What a pool that takes no jobs is to call in their place.
+    _trace: Callable[..., Any] | None = None
+    _expires: datetime | None = None
+    _eta: datetime | None = None
+
+    def __init__(
+        self,
+        message: Any,
+        on_ack: Callable[..., Any] = noop,
+        hostname: str | None = None,
+        eventer: Any = None,
+        app: Celery | None = None,
+        connection_errors: tuple[type[BaseException], ...] | None = None,
+        request_dict: dict[str, Any] | None = None,
+        task: Task | None = None,
+        on_reject: Callable[..., Any] = noop,
+        body: Any = None,
+        headers: dict[str, Any] | None = None,
+        decoded: bool = False,
+        utc: bool = True,
+        maybe_make_aware: Callable[..., Any] = maybe_make_aware,
+        maybe_iso8601: Callable[..., Any] = maybe_iso8601,
+        **opts: Any,
+    ) -> None:
+        self._message = message
+        self._request_dict = headers = message.headers if headers is None else headers
+        self._body = body
+        self._decoded = decoded
+        self._utc = utc
+        self._on_ack = on_ack
+        self._on_reject = on_reject
+        if hostname is not None:
+            self._hostname = hostname
+        if eventer is not None:
+            self._eventer = eventer
+        if connection_errors is not None:
+            self._connection_errors = connection_errors
+        if app is not None:
+            self._app = app
+        if task is not None:
+            self._task = task
+        self.id: str = headers["id"]
+        name = self._type = headers["task"]
+        self.name: str = headers.get("shadow") or name
+        timelimit = headers.get("timelimit")
+        if timelimit:
+            self.time_limits = timelimit
+        if headers.get("eta") is not None:
+            self._eta = self._date(headers["eta"], "eta", maybe_iso8601, maybe_make_aware)
+        if headers.get("expires") is not None:
+            self._expires = self._date(headers["expires"], "expires", maybe_iso8601, maybe_make_aware)
+
+    def _date(self, value: Any, name: str, parse: Callable[..., Any], make_aware: Callable[..., Any]) -> Any:
+        try:
+            date = parse(value)
+        except (AttributeError, ValueError, TypeError) as exc:
+            raise InvalidTaskError(f"invalid {name} value {value!r}: {exc}") from exc
+        return make_aware(date, self.tzlocal) if self._utc else date
+
+    # -- what is known of it ------------------------------------------------------------------------------------
+
+    @property
+    def app(self) -> Any:
+        return self._app if self._app is not None else current_app
+
+    @property
+    def message(self) -> Any:
+        return self._message
+
+    @property
+    def delivery_info(self) -> dict[str, Any]:
+        """Exchange, routing key, priority, and whether the broker delivered it before."""
+        known = self._message.delivery_info or {}
+        properties = self._message.properties or {}
+        return {
+            "exchange": known.get("exchange"),
+            "routing_key": known.get("routing_key"),
+            "priority": properties.get("priority"),
+            "redelivered": known.get("redelivered", False),
+        }
+
+    @property
+    def request_dict(self) -> dict[str, Any]:
+        """The headers, with what the transport and this worker add to them."""
+        properties = self._message.properties or {}
+        return {
+            **self._request_dict,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": self.hostname,
+            "delivery_info": self.delivery_info,
+        }
+
+    @property
+    def body(self) -> Any:
+        return self._message.body if self._body is None else self._body
+
+    @property
+    def content_type(self) -> str | None:
+        content_type: str | None = self._message.content_type
+        return content_type
+
+    @property
+    def content_encoding(self) -> str | None:
+        encoding: str | None = self._message.content_encoding
+        return encoding
+
+    @property
+    def type(self) -> str:
+        return self._type
+
+    @property
+    def task_id(self) -> str:
+        """Upstream: an older name of ``id``."""
+        return self.id
+
+    @task_id.setter
+    def task_id(self, value: str) -> None:
+        self.id = value
+
+    @property
+    def task_name(self) -> str:
+        """Upstream: an older name of ``name``."""
+        return self.name
+
+    @task_name.setter
+    def task_name(self, value: str) -> None:
+        self.name = value
+
+    @property
+    def task(self) -> Any:
+        if self._task is None:
+            self._task = self.app.tasks[self._type]
+        return self._task
+
+    @property
+    def root_id(self) -> str | None:
+        return self._request_dict.get("root_id")
+
+    @property
+    def parent_id(self) -> str | None:
+        return self._request_dict.get("parent_id")
+
+    @property
+    def group(self) -> str | None:
+        return self._request_dict.get("group")
+
+    @property
+    def group_index(self) -> int | None:
+        return self._request_dict.get("group_index")
+
+    @property
+    def groups(self) -> Any:
+        return self._request_dict.get("groups", [])
+
+    @property
+    def stamped_headers(self) -> list[str]:
+        return self._request_dict.get("stamped_headers") or []
+
+    @property
+    def stamps(self) -> dict[str, Any]:
+        stamps = self._request_dict.get("stamps") or {}
+        return {header: stamps.get(header) for header in self.stamped_headers}
+
+    @property
+    def replaced_task_nesting(self) -> int:
+        return self._request_dict.get("replaced_task_nesting", 0)
+
+    @property
+    def ignore_result(self) -> bool:
+        return self._request_dict.get("ignore_result", False)
+
+    @property
+    def argsrepr(self) -> str | None:
+        return self._request_dict.get("argsrepr")
+
+    @property
+    def kwargsrepr(self) -> str | None:
+        return self._request_dict.get("kwargsrepr")
+
+    @property
+    def correlation_id(self) -> str | None:
+        return (self._message.properties or {}).get("correlation_id")
+
+    @property
+    def reply_to(self) -> str | None:
+        return (self._message.properties or {}).get("reply_to")
+
+    @property
+    def on_ack(self) -> Callable[..., Any]:
+        return self._on_ack
+
+    @on_ack.setter
+    def on_ack(self, value: Callable[..., Any]) -> None:
+        self._on_ack = value
+
+    @property
+    def on_reject(self) -> Callable[..., Any]:
+        return self._on_reject
+
+    @on_reject.setter
+    def on_reject(self, value: Callable[..., Any]) -> None:
+        self._on_reject = value
+
+    @property
+    def hostname(self) -> str:
+        if self._hostname is None:
+            self._hostname = gethostname()
+        return self._hostname
+
+    @property
+    def eventer(self) -> Any:
+        return self._eventer
+
+    @eventer.setter
+    def eventer(self, eventer: Any) -> None:
+        self._eventer = eventer
+
+    @property
+    def connection_errors(self) -> tuple[type[BaseException], ...]:
+        return self._connection_errors
+
+    @property
+    def eta(self) -> datetime | None:
+        return self._eta
+
+    @property
+    def expires(self) -> datetime | None:
+        return self._expires
+
+    @expires.setter
+    def expires(self, value: datetime | None) -> None:
+        self._expires = value
+
+    @property
+    def tzlocal(self) -> Any:
+        if self._tzlocal is None:
+            self._tzlocal = self.app.conf.timezone
+        return self._tzlocal
+
+    @property
+    def utc(self) -> bool:
+        return self._utc
+
+    @property
+    def store_errors(self) -> bool:
+        """Whether a failure of this request is to be stored."""
+        if self.task.ignore_result or self.ignore_result:
+            return bool(self.task.store_errors_even_if_ignored)
+        return True
+
+    @cached_property
+    def _payload(self) -> Any:
+        """``(args, kwargs, embed)``, decoded now."""
+        if self._decoded:
+            return self._body
+        if self._body is None or self._body is self._message.body:
+            return self._message.payload
+        return loads_body(self._body, self.content_type, self.content_encoding)
+
+    @cached_property
+    def _args(self) -> list[Any]:
+        args: list[Any] = self._payload[0]
+        return args
+
+    @property
+    def args(self) -> list[Any]:
+        return self._args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        kwargs: dict[str, Any] = self._payload[1]
+        return kwargs
+
+    @property
+    def _embed(self) -> dict[str, Any]:
+        payload = self._payload
+        return (payload[2] if len(payload) > 2 else None) or {}
+
+    @property
+    def chord(self) -> Any:
+        return self._embed.get("chord")
+
+    @property
+    def errbacks(self) -> Any:
+        return self._embed.get("errbacks")
+
+    @cached_property
+    def _context(self) -> Context:
+        """The request as the task itself would see it; for what this process tells of the task."""
+        try:
+            args, kwargs, embed = self.args, self.kwargs, self._embed
+        except Exception:  # a body that cannot be read says nothing of callbacks
+            args, kwargs, embed = [], {}, {}
+        return Context({**self.request_dict, "args": args, "kwargs": kwargs, **embed})
+
+    # -- the job of a pool ---------------------------------------------------------------------------------------
+
+    @property
+    def hard_limit(self) -> float | None:
+        limit = self.time_limits[0]
+        return self.task.time_limit if limit is None else limit
+
+    @property
+    def soft_limit(self) -> float | None:
+        limit = self.time_limits[1]
+        return self.task.soft_time_limit if limit is None else limit
+
+    def frame(self) -> bytes | None:
+        """Return what the child needs, or ``None`` if the request was revoked while it waited for a slot."""
+        if (self._expires is not None or self.id in revoked_tasks or revoked_stamps) and self.revoked():
+            return None
+        message = self._message
+        raw = getattr(message, "raw_body", None) if self._body is None or self._body is message.body else None
+        if raw is not None:
+            body, body_encoding = raw, message.body_encoding or ""
+        else:
+            body, body_encoding = self.body, ""
+        if isinstance(body, memoryview):
+            body = bytes(body)
+        eventer = self._eventer
+        return child.pack(
+            (
+                self._type,
+                self.id,
+                self._request_dict,
+                message.properties or {},
+                self.delivery_info,
+                body,
+                body_encoding,
+                message.content_type,
+                message.content_encoding,
+                self._decoded,
+                _wants_answer(self.__class__) or (eventer is not None and eventer.enabled and self.task.send_events),
+                self.task.acks_late,
+            )
+        )
+
+    def on_started(self, pid: int, started_at: float) -> None:
+        self.on_accepted(pid, started_at)
+
+    def on_soft_limit(self, seconds: float) -> None:
+        self.on_timeout(True, seconds)
+
+    def on_hard_limit(self, seconds: float) -> None:
+        self.on_timeout(False, seconds)
+
+    def on_finished(self, answer: bytes) -> None:
+        """Take the child's answer; see `celery.app.trace.child.Answer`."""
+        if not answer:
+            self.on_success((0, None, None))
+            return
+        status, value, runtime = child.unpack(answer)
+        if status == SUCCESS:
+            self.on_success((0, value, runtime))
+        elif status == REJECTED:
+            task_ready(self)
+            self.reject(requeue=value)
+        elif status == IGNORED:
+            task_ready(self)
+            self.acknowledge()
+        elif status == child.MALFORMED:
+            task_ready(self)
+            self.on_malformed(value)
+        else:
+            self.on_success((1, pickle.loads(value), runtime))
+
+    def on_malformed(self, reason: str) -> None:
+        """The child could not read the body: put the message aside, with the reason."""
+        set_aside = self._set_aside
+        if set_aside is not None:
+            set_aside(self._message, reason)
+            self.acknowledged = True
+        else:
+            logger.error("Task %s has a body that cannot be read, discarded: %s", self.humaninfo(), reason)
+            self.acknowledge()
+
+    #: ``(message, reason)`` puts a message into the dead-letter store; set by the strategy.
+    _set_aside: Callable[[Any, str], None] | None = None
+
+    def on_lost(self, error: Exception) -> None:
+        """The process died while it ran this request."""
+        self.on_failure(ExceptionInfo((type(error), error, error.__traceback__)))
+
+    def on_dropped(self) -> None:
+        """The pool is closing and never started it: give it back to the broker."""
+        task_ready(self)
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._on_reject(logger, self._connection_errors, True)
+
+    def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+        """Hand this request to ``pool``.
+
+        Raises:
+            TaskRevokedError: it was revoked, or has expired.
+        """
+        self._pool = pool
+        submit = getattr(pool, "submit", None)
+        if submit is not None and self._trace is None:
+            return submit(self)
+        if self.revoked():
+            raise TaskRevokedError(self.id)
+        hard, soft = self.hard_limit, self.soft_limit
+        result = pool.apply_async(
+            self._trace or tracing.fast_trace_task,
+            args=(self._type, self.id, self.request_dict, self.body, self.content_type, self.content_encoding),
+            accept_callback=self.on_accepted,
+            timeout_callback=self.on_timeout,
+            callback=self.on_success,
+            error_callback=self.on_failure,
+            soft_timeout=soft or None,
+            timeout=hard or None,
+            correlation_id=self.id,
+        )
+        # The pool keeps the callbacks, so that a strong reference here would be a cycle.
+        self._apply_result = ref(result) if result is not None and hasattr(result, "__weakref__") else None
+        return result
+
+    def execute(self, loglevel: int | None = None, logfile: str | None = None) -> Any:
+        """Run the task here and now, in this process; returns its value or the error with its traceback."""
+        if self.revoked():
+            return None
+        if not self.task.acks_late:
+            self.acknowledge()
+        request = {
+            **self.request_dict,
+            **self._embed,
+            "loglevel": loglevel,
+            "logfile": logfile,
+            "is_eager": False,
+        }
+        result = tracing.trace_task(
+            self.task,
+            self.id,
+            self.args,
+            self.kwargs,
+            request,
+            hostname=self.hostname,
+            loader=self.app.loader,
+            app=self.app,
+        )
+        self.acknowledge()
+        return result.retval
+
+    # -- what happened to it ---------------------------------------------------------------------------------------
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A slot began to run it, ``time_accepted`` on the monotonic clock."""
+        self.worker_pid = pid
+        self.time_start = time.time() - (time.monotonic() - time_accepted)
+        task_accepted(self)
+        if not self.task.acks_late:
+            self.acknowledge()
+        if self._eventer is not None:
+            self.send_event("task-started")
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
+        if self._terminate_on_ack is not None:
+            self.terminate(*self._terminate_on_ack)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """It ran longer than a limit of ``timeout`` seconds."""
+        if soft:
+            logger.warning("Soft time limit (%ss) exceeded for %s[%s]", timeout, self.name, self.id)
+            return
+        task_ready(self)
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", timeout, self.name, self.id)
+        error = TimeLimitExceeded(timeout)
+        self._fail_here(ExceptionInfo((TimeLimitExceeded, error, None)))
+        if self.task.acks_late and not self.task.acks_on_timeout:
+            self.reject(requeue=False)
+        else:
+            self.acknowledge()
+
+    def on_success(self, failed__retval__runtime: tuple[int, Any, float | None], **kwargs: Any) -> Any:
+        """The child came to an end: ``(failed, representation or ExceptionInfo, seconds)``."""
+        failed, retval, runtime = failed__retval__runtime
+        if failed:
+            exception = retval.exception
+            if isinstance(exception, (SystemExit, KeyboardInterrupt)):
+                raise exception
+            return self.on_failure(retval, return_ok=True)
+        task_ready(self, successful=True)
+        if not self.acknowledged:
+            self.acknowledge()
+        if self._eventer is not None:
+            self.send_event("task-succeeded", result=retval, runtime=runtime)
+        return None
+
+    def on_retry(self, exc_info: ExceptionInfo) -> None:
+        """The task asked to be tried again; the new message is on its way."""
+        if self.task.acks_late:
+            self.acknowledge()
+        self.send_event(
+            "task-retried", exception=safe_repr(exc_info.exception.exc), traceback=safe_str(exc_info.traceback)
+        )
+
+    def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """It ended by an exception.
+
+        ``return_ok`` true: the child itself has stored and told of it.  Else it died, and this process does.
+        """
+        task_ready(self)
+        exc = exc_info.exception
+        if isinstance(exc, MemoryError):
+            raise MemoryError(f"Process got: {exc}")
+        if isinstance(exc, Reject):
+            return self.reject(requeue=exc.requeue)
+        if isinstance(exc, Ignore):
+            return self.acknowledge()
+        if isinstance(exc, Retry):
+            return self.on_retry(exc_info)
+        if isinstance(exc, Terminated):
+            self._announce_revoked("terminated", True, str(exc), False)
+            return None
+        is_lost = isinstance(exc, WorkerLostError)
+        if is_lost and self._retry_lost(exc):
+            return None
+        requeue = self._answer_failure(exc, is_lost)
+        if not requeue and not return_ok:
+            self._fail_here(exc_info)
+            send_failed_event = False  # told there
+        if send_failed_event and not requeue:
+            self._send_failed(exc_info)
+        if not return_ok:
+            logger.error("Task handler raised error: %r", exc)
+        return None
+
+    def _answer_failure(self, exc: BaseException, is_lost: bool) -> bool:
+        """Acknowledge or reject after a failure, as the task's options say; returns whether it was put back."""
+        task = self.task
+        if not task.acks_late:
+            self.acknowledge()
+            return False
+        if is_lost and task.reject_on_worker_lost:
+            self.reject(requeue=True)
+            return True
+        if task.acks_on_failure:
+            self.acknowledge()
+        else:
+            self.reject(requeue=False)
+        return False
+
+    def _retry_lost(self, exc: BaseException) -> bool:
+        """Send the task again if it asks for that after the loss of its process; true if that was done."""
+        task = self.task
+        if not getattr(task, "retry_on_worker_lost", False):
+            return False
+        retries = self._request_dict.get("retries") or 0
+        if task.max_retries is not None and retries >= task.max_retries:
+            return False
+        try:
+            task.signature_from_request(
+                self._context, self.args, self.kwargs, countdown=task.default_retry_delay, retries=retries + 1
+            ).apply_async()
+        except Exception as error:
+            logger.error("Task %s was lost, and sending it again failed: %r", self.humaninfo(), error)
+            return False
+        if self.store_errors:
+            task.backend.mark_as_retry(self.id, exc, None, request=self._context)
+        self.acknowledge()
+        self.send_event("task-retried", exception=safe_repr(exc), traceback="")
+        return True
+
+    def _fail_here(self, exc_info: ExceptionInfo) -> None:
+        """Store the failure and tell of it from this process: the one that ran the task cannot any more."""
+        task, exc, context = self.task, exc_info.exception, self._context
+        try:
+            task.backend.mark_as_failure(self.id, exc, request=context, store_result=self.store_errors)
+        except Exception as error:
+            logger.error("The failure of task %s could not be stored: %r", self.humaninfo(), error)
+        try:
+            task.on_failure(exc, self.id, context.args, context.kwargs, exc_info)
+        except Exception as error:
+            logger.error("on_failure of task %s raised %r", self.humaninfo(), error, exc_info=True)
+        signals.task_failure.send(
+            sender=task,
+            task_id=self.id,
+            exception=exc,
+            args=context.args,
+            kwargs=context.kwargs,
+            traceback=exc_info.traceback,
+            einfo=exc_info,
+        )
+        self._send_failed(exc_info)
+
+    def _send_failed(self, exc_info: ExceptionInfo) -> None:
+        if self._eventer is not None:
+            self.send_event(
+                "task-failed",
+                exception=safe_repr(get_pickled_exception(exc_info.exception)),
+                traceback=exc_info.traceback,
+            )
+
+    # -- revoked, expired, terminated ------------------------------------------------------------------------------
+
+    def maybe_expire(self) -> bool:
+        """Revoke it if its time to start has passed; returns whether it has."""
+        if self._expires is None or datetime.now(self._expires.tzinfo) < self._expires:
+            return False
+        revoked_tasks.add(self.id)
+        return True
+
+    def revoked(self) -> bool:
+        """Return whether it must not run; the first time, say so to everybody concerned."""
+        if self._already_revoked:
+            return True
+        expired = self._expires is not None and self.maybe_expire()
+        if expired or self.id in revoked_tasks or (revoked_stamps and self._is_revoked_by_stamp()):
+            logger.info("Discarding revoked task: %s[%s]", self.name, self.id)
+            self._announce_revoked("expired" if expired else "revoked", False, None, expired)
+            return True
+        return False
+
+    def _is_revoked_by_stamp(self) -> bool:
+        for header, value in self.stamps.items():
+            unwanted = revoked_stamps.get(header)
+            if unwanted is None:
+                continue
+            own = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+            others = unwanted if isinstance(unwanted, (list, tuple, set, frozenset)) else [unwanted]
+            if any(stamp in others for stamp in own):
+                return True
+        return False
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End it by a signal (default TERM): now, or as soon as it starts."""
+        signum = platforms.signals.signum(signal or TERM_SIGNAME)
+        if self.time_start:
+            pool.terminate_job(self.worker_pid, signum)
+            self._announce_revoked("terminated", True, signum, False)
+        else:
+            self._terminate_on_ack = pool, signal
+        if self._apply_result is not None:
+            result = self._apply_result()
+            if result is not None:
+                result.terminate(signum)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """End its process because the connection that it came by is lost; it will be delivered again."""
+        signum = platforms.signals.signum(signal or TERM_SIGNAME)
+        if self.time_start:
+            pool.terminate_job(self.worker_pid, signum)
+            self._announce_cancelled(emit_retry)
+        if self._apply_result is not None:
+            result = self._apply_result()
+            if result is not None:
+                result.terminate(signum)
+
+    def _announce_cancelled(self, emit_retry: bool) -> None:
+        task_ready(self)
+        self.send_event("task-cancelled")
+        reason = "cancelled by Celery"
+        retry = Retry(message=reason)
+        self.task.backend.mark_as_retry(self.id, retry, request=self._context)
+        if emit_retry:
+            self.task.on_retry(retry, self.id, self.args, self.kwargs, None)
+        self._already_cancelled = True
+        if emit_retry:
+            signals.task_retry.send(sender=self.task, request=self._context, reason=retry, einfo=None)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if self._already_revoked:
+            return
+        self._already_revoked = True
+        task_ready(self)
+        self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
+        self.task.backend.mark_as_revoked(self.id, reason, request=self._context, store_result=self.store_errors)
+        self.acknowledge()
+        signals.task_revoked.send(
+            sender=self.task, request=self._context, terminated=terminated, signum=signum, expired=expired
+        )
+
+    # -- answers to the broker, and what is told ---------------------------------------------------------------------
+
+    def acknowledge(self) -> None:
+        """Tell the broker that the message is done with; once."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._on_ack(logger, self._connection_errors)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Tell the broker that the message is refused; ``requeue`` puts it back into its queue."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._on_reject(logger, self._connection_errors, requeue)
+            self.send_event("task-rejected", requeue=requeue)
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        eventer = self._eventer
+        if eventer is not None and eventer.enabled and self.task.send_events:
+            eventer.send(type, uuid=self.id, **fields)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return a description for remote control; ``safe`` keeps to text for arguments that may not be sendable."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "args": self.argsrepr if safe else self.args,
+            "kwargs": self.kwargsrepr if safe else self.kwargs,
+            "type": self._type,
+            "hostname": self.hostname,
+            "time_start": self.time_start,
+            "acknowledged": self.acknowledged,
+            "delivery_info": self.delivery_info,
+            "worker_pid": self.worker_pid,
+        }
+
+    def humaninfo(self) -> str:
+        return f"{self.name}[{self.id}]"
+
+    def __str__(self) -> str:
+        shown = [self.humaninfo()]
+        if self._eta:
+            shown.append(f" ETA:[{self._eta}]")
+        if self._expires:
+            shown.append(f" expires:[{self._expires}]")
+        return "".join(shown)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.humaninfo()} {self.argsrepr} {self.kwargsrepr}>"
+
+
+def _wants_answer(cls: type[Request]) -> bool:
+    """Return true for a class that overrides what it is told of a success."""
+    return cls.on_success is not Request.on_success
+
+
+def create_request_cls(
+    base: type[Request],
+    task: Task,
+    pool: Any,
+    hostname: str,
+    eventer: Any,
+    ref: Any = ref,
+    revoked_tasks: Any = revoked_tasks,
+    task_ready: Callable[..., None] = task_ready,
+    trace: Any = None,
+    app: Any = current_app,
+) -> type[Request]:
+    """Return a subclass of ``base`` for requests of ``task``, with what is the same for all of them on the class."""
+
+    class TaskRequest(base):  # type: ignore[valid-type, misc]  # a base that is only known at run time
+        pass
+
+    specialized: Any = TaskRequest
+    specialized._task, specialized._hostname, specialized._eventer, specialized._app = task, hostname, eventer, app
+    if trace is not None:
+        specialized._trace = staticmethod(trace)
+    TaskRequest.__name__ = TaskRequest.__qualname__ = base.__name__
+    return TaskRequest

@@ -1,0 +1,215 @@
+"""Now, later, limited or revoked?  What the worker does with a message, decided from its headers alone.
+
+A strategy is made once for each task: it looks at the task, the app and the consumer, and returns the function that
+takes the task's messages.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kombu.asynchronous.timer import to_timestamp
+
+from celery import signals
+from celery.app import trace as tracing
+from celery.exceptions import InvalidTaskError
+from celery.utils.imports import symbol_by_name
+from celery.utils.log import get_logger
+from celery.utils.saferepr import saferepr
+from celery.utils.time import timezone
+from celery.worker import state
+from celery.worker.request import create_request_cls
+from celery.worker.state import task_reserved
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+    from celery.app.task import Task
+
+__all__ = ("default",)
+
+logger = get_logger(__name__)
+
+#: ``(args, kwargs, embed)``, the headers of version 2, whether the body is decoded, and whether times are UTC.
+Proto2 = tuple[tuple[Any, Any, dict[str, Any]], dict[str, Any], bool, bool]
+
+
+def hybrid_to_proto2(message: Any, body: dict[str, Any]) -> Proto2:
+    """Return a message with headers of version 2 and a body of version 1 as one of version 2."""
+    args, kwargs = _arguments(body)
+    headers = {
+        **message.headers,
+        "lang": body.get("lang"),
+        "task": body.get("task"),
+        "id": body.get("id"),
+        "root_id": body.get("root_id"),
+        "parent_id": body.get("parent_id"),
+        "group": body.get("group"),
+        "meth": body.get("meth"),
+        "shadow": body.get("shadow"),
+        "eta": body.get("eta"),
+        "expires": body.get("expires"),
+        "retries": body.get("retries", 0),
+        "timelimit": body.get("timelimit", (None, None)),
+        "argsrepr": body.get("argsrepr"),
+        "kwargsrepr": body.get("kwargsrepr"),
+        "origin": body.get("origin"),
+    }
+    # What travels as a header wins: a hybrid sender puts there what it knows better.
+    headers.update({key: value for key, value in message.headers.items() if value is not None})
+    return (args, kwargs, _embed(body)), headers, True, body.get("utc", True)
+
+
+def proto1_to_proto2(message: Any, body: dict[str, Any]) -> Proto2:
+    """Return a message of version 1 (everything is in the body) as one of version 2.
+
+    Raises:
+        InvalidTaskError: the body lacks the task's name or id, or its arguments are not what arguments are.
+    """
+    args, kwargs = _arguments(body)
+    headers = {
+        **body,
+        "lang": "py",
+        "argsrepr": saferepr(args),
+        "kwargsrepr": saferepr(kwargs),
+        "headers": message.headers or None,
+        "group": body.get("taskset"),
+    }
+    for moved in ("args", "kwargs", "callbacks", "errbacks", "chord", "chain", "taskset", "utc"):
+        headers.pop(moved, None)
+    return (args, kwargs, _embed(body)), headers, True, body.get("utc", True)
+
+
+def _arguments(body: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if not isinstance(body, dict) or "task" not in body or "id" not in body:
+        raise InvalidTaskError("Message does not have a task name and an id")
+    args, kwargs = body.get("args", ()), body.get("kwargs", {})
+    if not hasattr(kwargs, "items"):
+        raise InvalidTaskError("Task keyword arguments must be a mapping")
+    return args, kwargs
+
+
+def _embed(body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "callbacks": body.get("callbacks"),
+        "errbacks": body.get("errbacks"),
+        "chord": body.get("chord"),
+        "chain": None,
+    }
+
+
+def default(
+    task: Task,
+    app: Celery,
+    consumer: Any,
+    info: Callable[..., None] = logger.info,
+    error: Callable[..., None] = logger.error,
+    task_reserved: Callable[[Any], None] = task_reserved,
+    to_system_tz: Callable[..., Any] = timezone.to_system,
+    bytes: type = bytes,
+    proto1_to_proto2: Callable[..., Proto2] = proto1_to_proto2,
+) -> Callable[..., None]:
+    """Return the function that takes messages of ``task`` for ``consumer``.
+
+    It is called ``handler(message, body, ack, reject, callbacks)``; ``body`` is ``None`` for version 2, else the
+    decoded body.  It raises `InvalidTaskError` for a message that is none of a task.
+    """
+    eventer = consumer.event_dispatcher
+    connection_errors = consumer.connection_errors
+    sends_events = eventer and eventer.enabled and task.send_events
+    buckets = consumer.task_buckets
+    limits_rates = not consumer.disable_rate_limits
+    limit_task, limit_after_eta = consumer._limit_task, consumer._limit_post_eta
+    call_at = consumer.timer.call_at
+    apply_eta_task = consumer.apply_eta_task
+    handle = consumer.on_task_request
+    revoked_tasks, revoked_stamps = consumer.controller.state.revoked, state.revoked_stamps
+    uses_utc = app.uses_utc_timezone()
+    name = task.name
+
+    Req = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)
+    Req._connection_errors = connection_errors
+    Req._set_aside = staticmethod(consumer.set_aside) if hasattr(consumer, "set_aside") else None
+    received = signals.task_received
+    is_logged = logger.isEnabledFor
+
+    def handler(
+        message: Any,
+        body: Any,
+        ack: Callable[..., Any],
+        reject: Callable[..., Any],
+        callbacks: Any,
+        to_timestamp: Callable[..., float] = to_timestamp,
+    ) -> None:
+        if body is None:
+            request = Req(message, on_ack=ack, on_reject=reject, utc=uses_utc)
+        else:
+            convert = hybrid_to_proto2 if "args" in body and "task" in message.headers else proto1_to_proto2
+            parts, headers, decoded, utc = convert(message, body)
+            request = Req(message, on_ack=ack, on_reject=reject, body=parts, headers=headers, decoded=decoded, utc=utc)
+        if is_logged(logging.INFO):
+            log_received(request)
+        if (request._expires is not None or request.id in revoked_tasks or revoked_stamps) and request.revoked():
+            return
+        if received.receivers:
+            received.send(sender=consumer, request=request)
+        if sends_events:
+            send_received(request)
+
+        bucket = buckets[name] if limits_rates else None
+        if request._eta is not None:
+            when = due_at(request, to_timestamp)
+            if when is None:
+                return
+            consumer.qos.increment_eventually()
+            if bucket:
+                call_at(when, limit_after_eta, (request, bucket, 1), priority=6)
+            else:
+                call_at(when, apply_eta_task, (request,), priority=6)
+        elif bucket:
+            limit_task(request, bucket, 1)
+        else:
+            task_reserved(request)
+            if callbacks:
+                for callback in callbacks:
+                    callback(request)
+            handle(request)
+
+    def log_received(request: Any) -> None:
+        context = {
+            "id": request.id,
+            "name": request.name,
+            "args": request.argsrepr,
+            "kwargs": request.kwargsrepr,
+            "eta": request.eta,
+        }
+        if request.eta is not None:
+            context["eta"] = request.eta
+        info(tracing.LOG_RECEIVED, context, extra={"data": context})
+
+    def send_received(request: Any) -> None:
+        eta, expires = request.eta, request.expires
+        request.send_event(
+            "task-received",
+            name=request.name,
+            args=request.argsrepr,
+            kwargs=request.kwargsrepr,
+            root_id=request.root_id,
+            parent_id=request.parent_id,
+            retries=request.request_dict.get("retries", 0),
+            eta=eta and eta.isoformat(),
+            expires=expires and expires.isoformat(),
+        )
+
+    def due_at(request: Any, to_timestamp: Callable[..., float]) -> float | None:
+        """Return when to run the request, in seconds of the wall clock; a time that is none rejects the message."""
+        eta = request.eta
+        try:
+            return to_timestamp(eta if request.utc else to_system_tz(eta))
+        except (OverflowError, ValueError, TypeError) as exc:
+            error("Cannot convert eta %r of task %s: %r", eta, request.humaninfo(), exc)
+            request.reject(requeue=False)
+            return None
+
+    return handler
