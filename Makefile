@@ -1,0 +1,47 @@
+# make demo: a worker, an embedded broker and a small workflow, shown.   make test: everything that CI checks.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ifneq ($(wildcard .git),)
+SOURCES = pyproject.toml requirements/*.txt
+else
+SOURCES = pyproject.toml
+endif
+
+.PHONY: demo test quick lint unit integration interop faults faults-long bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo/run.py
+
+test: $(VENV)/.test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python t/run.py $(TEST)
+
+lint: $(VENV)/.test
+	$(BIN)/python t/run.py lint
+
+unit quick: $(VENV)/.test
+	$(BIN)/python t/run.py unit
+
+integration interop faults: $(VENV)/.test
+	$(BIN)/python t/run.py $@
+
+faults-long: $(VENV)/.test
+	$(BIN)/python -m t.faults --all --scale 1
+
+bench: $(VENV)/.test
+	$(BIN)/python t/bench/run.py
+
+$(VENV)/bin/python:
+	sh extra/make-venv $(PYTHON) $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sqlalchemy]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sqlalchemy]' \
+	    -r requirements/test-integration.txt -r requirements/lint.txt
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis
