@@ -1,0 +1,5 @@
+"""Signals, and those who listen."""
+
+from .signal import Signal
+
+__all__ = ("Signal",)
