@@ -1,0 +1,146 @@
+"""The processes of a scenario: workers and publishers, each in a session of its own so that it dies alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from servers import wait_until
+
+HERE = Path(__file__).resolve().parent
+
+#: The Celery release we are compared with and mixed with, where there is one.
+PEER_PYTHON = os.environ.get("PEER_PYTHON", "")
+
+
+def environment(directory: Path, broker: str, backend: str = "", conf: dict[str, Any] | None = None) -> dict[str, str]:
+    """Return the environment in which the fault app finds its broker and its files."""
+    return {
+        **os.environ,
+        "FAULT_DIR": str(directory),
+        "FAULT_BROKER": broker,
+        "FAULT_BACKEND": backend,
+        "FAULT_CONF": json.dumps(conf or {}),
+        "PYTHONPATH": str(HERE),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+class Actor:
+    """A process with a log file, in its own process group."""
+
+    def __init__(self, name: str, command: list[str], env: dict[str, str], directory: Path) -> None:
+        self.name, self.command, self.env, self.directory = name, command, env, directory
+        self.log = directory / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.env, cwd=HERE, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def is_running(self) -> bool:
+        assert self.process is not None
+        return self.process.poll() is None
+
+    def signal(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def kill_group(self) -> None:
+        """SIGKILL to the process and all that it started."""
+        assert self.process is not None
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+    def wait(self, seconds: float) -> int:
+        """Return the exit status; raises `subprocess.TimeoutExpired`."""
+        assert self.process is not None
+        return self.process.wait(timeout=seconds)
+
+    def children(self) -> list[int]:
+        """Return the ids of the living direct children."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                except OSError:
+                    continue
+                if int(fields[1]) == self.pid and fields[0] != "Z":
+                    found.append(int(entry.name))
+        return found
+
+
+class Worker(Actor):
+    """A worker of ours, or of the peer's with ``python=PEER_PYTHON``."""
+
+    def __init__(
+        self, env: dict[str, str], directory: Path, *options: str, name: str = "w1", python: str = sys.executable
+    ) -> None:
+        command = [python, "-m", "celery", "-A", "faultapp", "worker", "-n", f"{name}@t", "-l", "INFO", *options]
+        if not any(option.startswith(("-c", "--concurrency")) for option in options):
+            command += ["-c", "2"]
+        super().__init__(name, command, env, directory)
+
+    def wait_ready(self, seconds: float = 30) -> None:
+        """Wait for the line that says that the worker consumes."""
+        count = self.text().count(" ready.")
+        wait_until(
+            lambda: self.text().count(" ready.") > count or (count and self.is_running()) or not self.is_running(),
+            seconds,
+            f"{self.name} to be ready",
+        )
+        if not self.is_running():
+            raise RuntimeError(f"{self.name} ended at its start:\n{self.text()[-3000:]}")
+
+    def restart(self) -> None:
+        """Kill it with all its children and start it again."""
+        self.kill_group()
+        self.start()
+
+
+class Publisher(Actor):
+    """Sends ``count`` tasks, one by one."""
+
+    def __init__(
+        self,
+        env: dict[str, str],
+        directory: Path,
+        task: str,
+        count: int,
+        *arguments: float,
+        name: str = "publisher",
+        python: str = sys.executable,
+    ) -> None:
+        command = [python, "publisher.py", task, str(count), *map(str, arguments)]
+        super().__init__(name, command, env, directory)
+
+
+def wait_for_progress(path: Path, seconds: float) -> bool:
+    """Return true as soon as ``path`` grows, false after ``seconds``."""
+    size = path.stat().st_size if path.exists() else 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if path.exists() and path.stat().st_size > size:
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,36 @@
+"""Publish tasks and write down which ones are known to have been sent: ``publisher.py TASK COUNT [ARGUMENT]``.
+
+``sent`` gets an id after its call returned, ``maybe`` when the call raised (the broker may have it all the same).
+A fixed id is chosen before the call, so that nothing is ever unknown.
+"""
+
+import os
+import sys
+import time
+import uuid
+
+import faultapp
+
+
+def main(task: str, count: int, arguments: list[float]) -> None:
+    directory = faultapp.DIRECTORY
+    signature = getattr(faultapp, task)
+    sent = os.open(os.path.join(directory, "sent"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    maybe = os.open(os.path.join(directory, "maybe"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    queue = os.environ.get("FAULT_QUEUE")
+    options = {"queue": queue} if queue else {}
+    for _ in range(count):
+        task_id = str(uuid.uuid4())
+        os.write(maybe, f"{task_id}\n".encode())
+        began = time.monotonic()
+        try:
+            signature.apply_async(tuple(arguments), task_id=task_id, **options)
+        except Exception as error:
+            took = time.monotonic() - began
+            print(f"{type(error).__name__} after {took:.1f} s: {str(error)[:200]}", file=sys.stderr, flush=True)
+        else:
+            os.write(sent, f"{task_id}\n".encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), [float(word) for word in sys.argv[3:]])

@@ -1,0 +1,135 @@
+"""Servers of a scenario's own, on free ports and in its own directory, killed by process id."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(holds, seconds: float, what: str) -> None:
+    """Wait until ``holds()`` is true; raises `TimeoutError` naming ``what`` else."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.02)
+
+
+class OwnRedis:
+    """A Redis server; ``durable`` writes every command to disk before it answers."""
+
+    def __init__(self, directory: Path, durable: bool = False, options: tuple[str, ...] = ()) -> None:
+        self.directory = directory / "redis"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.options = options + (("--appendonly", "yes", "--appendfsync", "always") if durable else ())
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+                + ["--save", "", *self.options],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self.answers, 20, f"redis on port {self.port}")
+
+    def answers(self) -> bool:
+        return self.command("ping").strip() == "PONG"
+
+    def command(self, *words: str) -> str:
+        """Send one command and return the text of its answer."""
+        return subprocess.run(
+            ["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+
+    def signal(self, signum: int) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signum)
+
+    def kill(self) -> None:
+        """End the server as a crash does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    close = kill
+
+
+class OwnRabbit:
+    """A RabbitMQ node with its own name, ports, home and data."""
+
+    SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+    def __init__(self, directory: Path, config: str = "") -> None:
+        self.directory = directory / "rabbit"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port, distribution_port = free_port(), free_port()
+        self.node = f"t{self.port}@localhost"
+        (self.directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{config}")
+        (self.directory / "enabled_plugins").write_text("[].\n")
+        self.environment = {
+            **os.environ,
+            "HOME": str(self.directory),
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
+            "RABBITMQ_LOG_BASE": str(self.directory / "logs"),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def start(self) -> None:
+        server = str(self.SERVER) if self.SERVER.exists() else shutil.which("rabbitmq-server") or "rabbitmq-server"
+        with open(self.directory / "out", "ab") as log:
+            self.process = subprocess.Popen(
+                [server], env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=self.directory
+            )
+        wait_until(self.answers, 90, f"rabbitmq on port {self.port}")
+
+    def answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def ctl(self, *words: str) -> str:
+        """Run ``rabbitmqctl`` on this node."""
+        tool = self.SERVER.with_name("rabbitmqctl")
+        command = [str(tool) if tool.exists() else "rabbitmqctl", "-q", "-n", self.node, *words]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=90, check=False
+        ).stdout
+
+    def close(self) -> None:
+        assert self.process is not None
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
