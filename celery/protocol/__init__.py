@@ -1,0 +1,1 @@
+"""Wire formats, built and parsed without I/O."""
