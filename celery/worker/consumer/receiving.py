@@ -1,0 +1,210 @@
+"""From a delivered message to the strategy of its task; what is no task message is set aside with the reason.
+
+Nothing that a message contains ends the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.utils.encoding import safe_repr
+
+from celery import signals
+from celery.app.task import Context
+from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.protocol.task import Unreadable, is_v2, parse, parse_headers
+from celery.utils.log import get_logger
+from celery.utils.text import truncate
+
+__all__ = ("Receiver", "dump_body", "is_usual")
+
+logger = get_logger(__name__)
+
+#: Time limits as all but a few messages have them.
+_NO_LIMITS = ([None, None], (None, None), None)
+
+
+def is_usual(headers: Mapping[str, Any]) -> bool:
+    """Return whether version 2 ``headers`` are plainly well formed; if not, `parse_headers` knows better."""
+    get = headers.get
+    return (
+        type(get("id")) is str
+        and type(get("retries")) is int
+        and get("timelimit") in _NO_LIMITS
+        and get("eta") is None
+        and get("expires") is None
+        and (get("root_id") is None or type(get("root_id")) is str)
+        and (get("parent_id") is None or type(get("parent_id")) is str)
+        and (get("group") is None or type(get("group")) is str)
+        and (get("shadow") is None or type(get("shadow")) is str)
+        and not get("stamped_headers")
+        and not get("stamps")
+        and (get("argsrepr") is None or type(get("argsrepr")) is str)
+        and (get("kwargsrepr") is None or type(get("kwargsrepr")) is str)
+        and get("ignore_result") in (False, True, None)
+        and type(get("replaced_task_nesting", 0)) is int
+    )
+
+
+def dump_body(m: Any, body: Any) -> str:
+    """Return ``body`` (by default that of the message ``m``) as text for a log, cut to a bearable length."""
+    body = m.body if body is None else body
+    if isinstance(body, memoryview):
+        body = bytes(body)
+    size = len(m.body) if m.body is not None else 0
+    return f"{truncate(safe_repr(body), 1024)} ({size}b)"
+
+
+class Receiver:
+    """Takes messages for a consumer."""
+
+    def __init__(self, consumer: Any) -> None:
+        self.consumer = consumer
+
+    def handler(self) -> Callable[[Any], None]:
+        """Return the function that takes every message of the task queues."""
+        consumer = self.consumer
+        strategies = consumer.strategies
+        callbacks = consumer.on_task_message
+        adoption = consumer.adoption
+        ack, reject = consumer.acknowledge, consumer.reject
+        if consumer.answers_come_from_other_threads:
+            ack, reject = partial(consumer.call_soon_ack, ack), partial(consumer.call_soon_ack, reject)
+        fatal = (*consumer.connection_errors, *consumer.channel_errors, MemoryError)
+        receive_other, on_failure = self._receive_other, self._on_failure
+
+        def on_task_received(message: Any) -> None:
+            headers = message.headers
+            try:
+                strategy = strategies[headers["task"]]
+            except (KeyError, TypeError):
+                return receive_other(message, ack, reject)
+            if not is_usual(headers):
+                parsed = parse_headers(headers)
+                if isinstance(parsed, Unreadable):
+                    return consumer.on_invalid_task(None, message, InvalidTaskError(parsed.reason))
+            if (
+                adoption
+                and message.delivery_info.get("redelivered")
+                and adoption.take(message, consumer.acknowledge_now)
+            ):
+                return None
+            try:
+                strategy(message, None, partial(ack, message), partial(reject, message), callbacks)
+            except fatal:
+                raise
+            except Exception as exc:
+                on_failure(message, None, exc)
+
+        return on_task_received
+
+    def _receive_other(self, message: Any, ack: Callable[..., None], reject: Callable[..., None]) -> None:
+        """Take what the quick way could not: version 1, a task that is not known here, or no task message at all."""
+        consumer = self.consumer
+        body = None
+        if not is_v2(message.headers):
+            try:
+                body = message.decode()
+            except Exception as exc:
+                return consumer.on_decode_error(message, exc)  # type: ignore[no-any-return]
+            if not isinstance(body, Mapping) or "task" not in body:
+                return consumer.on_unknown_message(body, message)  # type: ignore[no-any-return]
+        parsed = parse_headers(message.headers) if body is None else parse(None, body)
+        if isinstance(parsed, Unreadable):
+            return consumer.on_invalid_task(body, message, InvalidTaskError(parsed.reason))  # type: ignore[no-any-return]
+        strategy = consumer.strategies.get(parsed.name)
+        if strategy is None:
+            return consumer.on_unknown_task(body, message, NotRegistered(parsed.name))  # type: ignore[no-any-return]
+        try:
+            strategy(message, body, partial(ack, message), partial(reject, message), consumer.on_task_message)
+        except (*consumer.connection_errors, *consumer.channel_errors, MemoryError):
+            raise
+        except Exception as exc:
+            self._on_failure(message, body, exc)
+        return None
+
+    def _on_failure(self, message: Any, body: Any, exc: Exception) -> None:
+        """Deal with a message that its strategy could not."""
+        if isinstance(exc, InvalidTaskError):
+            self.consumer.on_invalid_task(body, message, exc)
+        elif isinstance(exc, (DecodeError, ContentDisallowed)):
+            self.consumer.on_decode_error(message, exc)
+        else:
+            logger.error("Taking a message failed: %r", exc, exc_info=True)
+            self.consumer.on_invalid_task(body, message, InvalidTaskError(f"{type(exc).__name__}: {exc}"))
+
+    # -- what is set aside ---------------------------------------------------------------------------------------
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        logger.warning(
+            "Received a message that is no task message, set aside. Was it sent to the wrong queue?\n%s",
+            self._describe(message, body),
+        )
+        self.consumer.set_aside(message, "no task message: neither a `task` header nor a `task` in the body")
+        signals.task_rejected.send(sender=self.consumer, message=message, exc=None)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        logger.error("Received invalid task message, set aside: %s\n%s", exc, self._describe(message, body))
+        self.consumer.set_aside(message, str(exc))
+        signals.task_rejected.send(sender=self.consumer, message=message, exc=exc)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        logger.critical(
+            "Can't decode message body, set aside: %r [type:%r encoding:%r]\n%s",
+            exc,
+            message.content_type,
+            message.content_encoding,
+            self._describe(message, None),
+        )
+        self.consumer.set_aside(message, f"{type(exc).__name__}: {exc}")
+
+    def on_unknown_task(self, body: Any, message: Any, exc: NotRegistered) -> None:
+        consumer = self.consumer
+        fields = body if isinstance(body, Mapping) else message.headers
+        name, task_id = fields["task"], fields["id"]
+        logger.error(
+            "Received unregistered task of type %s. It is set aside. Import its module in this worker (`include`, "
+            "`imports`), or route it to a worker that knows it.\n%s",
+            exc,
+            self._describe(message, body),
+        )
+        consumer.set_aside(message, f"task {name!r} is not registered in this worker")
+        if consumer.event_dispatcher is not None:
+            consumer.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+        try:
+            consumer.app.backend.mark_as_failure(task_id, exc, request=_context(message, body))
+        except Exception as error:
+            logger.error("The failure of task %s could not be stored: %r", task_id, error)
+        signals.task_unknown.send(sender=consumer, message=message, exc=exc, name=name, id=task_id)
+
+    def _describe(self, message: Any, body: Any) -> str:
+        return (
+            f"body: {dump_body(message, body)}\n"
+            f"{{content_type:{safe_repr(message.content_type)} content_encoding:{safe_repr(message.content_encoding)}\n"
+            f"  delivery_info:{safe_repr(message.delivery_info)} headers={truncate(safe_repr(message.headers), 2048)}}}"
+        )
+
+
+def _context(message: Any, body: Any) -> Context:
+    """Return the request of a message whose task is not known, with the callbacks that its body names."""
+    if isinstance(body, Mapping):
+        return Context({**body, "group": body.get("taskset"), "delivery_info": message.delivery_info})
+    try:
+        args, kwargs, embed = message.payload
+    except Exception:  # then it names no callbacks
+        args, kwargs, embed = [], {}, {}
+    properties = message.properties or {}
+    return Context(
+        {
+            **message.headers,
+            "args": args,
+            "kwargs": kwargs,
+            **embed,
+            "delivery_info": message.delivery_info,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+        }
+    )
