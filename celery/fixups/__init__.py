@@ -1,0 +1,1 @@
+"""Glue between an app and frameworks."""
