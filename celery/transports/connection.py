@@ -1,0 +1,30 @@
+"""kombu's connection, with transports found by :func:`celery.transports.resolve`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kombu
+
+from celery.transports import TRANSPORTS, resolve, scheme_of
+
+__all__ = ("Connection",)
+
+
+class Connection(kombu.Connection):
+    """A connection whose ``redis``, ``rediss``, ``sentinel`` and ``sqlite`` are ours.
+
+    The scheme stays a plain word in ``transport_cls``, so ``as_uri()``, ``info()``, clones, pools and
+    fail-over to another URL keep working and keep finding our class.
+    """
+
+    def __init__(self, hostname: Any = "localhost", *args: Any, transport: Any = None, **kwargs: Any) -> None:
+        if transport is None and isinstance(hostname, str) and "://" in hostname:
+            scheme = scheme_of(hostname)
+            found = resolve(scheme)  # complains about an unknown scheme, before kombu does
+            if scheme in TRANSPORTS and found.can_parse_url:
+                transport = found
+        super().__init__(hostname, *args, transport=transport, **kwargs)
+
+    def get_transport_cls(self) -> Any:
+        return resolve(self.transport_cls)

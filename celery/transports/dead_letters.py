@@ -1,0 +1,63 @@
+"""Set a message aside, whatever the broker: off its queue, kept with the reason, never lost in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.log import get_logger
+
+__all__ = ("DEAD_LETTER_QUEUE", "REASON_HEADER", "dead_letter")
+
+logger = get_logger(__name__)
+
+#: Where messages go on brokers that are not ours; ours use ``<queue>.dead``.
+DEAD_LETTER_QUEUE = "celeriac.dead"
+REASON_HEADER = "x-celeriac-reason"
+QUEUE_HEADER = "x-celeriac-queue"
+
+
+def dead_letter(message: Any, reason: str, queue: str = DEAD_LETTER_QUEUE) -> bool:
+    """Set ``message`` aside and settle it; return whether it was kept.
+
+    A transport of ours does it in one step.  Elsewhere the message is published as it came (body undecoded) to
+    ``queue`` and then rejected; when that cannot be published it is still rejected, because a message that nobody
+    can take must not come back for ever, and the log has what is known of it.
+    """
+    own = getattr(message.channel, "dead_letter", None)
+    if own is not None:
+        own(message, reason)
+        return True
+    kept = True
+    try:
+        _publish_copy(message, reason, queue)
+    except Exception as error:  # whatever the broker has against it: the reason must not get lost
+        kept = False
+        logger.critical("Could not keep a message that is set aside (%s): %s; headers: %r", reason, error, message.headers)
+    if not message.acknowledged:
+        message.reject(requeue=False)
+    return kept
+
+
+def _publish_copy(message: Any, reason: str, queue: str) -> None:
+    channel = message.channel
+    info = message.delivery_info or {}
+    headers = message.headers if isinstance(message.headers, dict) else {}
+    properties = message.properties if isinstance(message.properties, dict) else {}
+    kept = {name: properties[name] for name in ("correlation_id", "reply_to", "priority") if properties.get(name)}
+    kept["delivery_mode"] = 2
+    headers = {
+        **headers,
+        REASON_HEADER: reason[:1000],
+        QUEUE_HEADER: str(info.get("routing_key") or ""),
+    }
+    headers.pop("compression", None)  # kombu's messages have been decompressed
+    channel.queue_declare(queue=queue, durable=True, auto_delete=False)
+    prepared = channel.prepare_message(
+        message.body if message.body is not None else b"",
+        priority=kept.pop("priority", None),
+        content_type=message.content_type or "application/octet-stream",
+        content_encoding=message.content_encoding or "binary",
+        headers=headers,
+        properties=kept,
+    )
+    channel.basic_publish(prepared, exchange="", routing_key=queue)

@@ -1,0 +1,48 @@
+"""What can go wrong between us and Redis, sorted by meaning: moved, refused, full, too big."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from kombu.transport import virtual
+from kombu.transport.redis import get_redis_error_classes
+from redis import exceptions
+from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
+
+__all__ = ("CHANNEL_ERRORS", "CONNECTION_ERRORS", "BrokerFull", "MessageTooLarge", "publish_error")
+
+
+class BrokerFull(OperationalError):
+    """Redis refuses writes because its memory is used up; consuming goes on."""
+
+
+class MessageTooLarge(OperationalError, ValueError):
+    """A message is over ``broker_transport_options['max_message_bytes']``; it was not sent."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"The message has {size:,} bytes; at most {limit:,} are allowed "
+            "(broker_transport_options['max_message_bytes']). Store the data elsewhere and send a reference."
+        )
+        self.size = size
+        self.limit = limit
+
+
+_upstream = get_redis_error_classes()
+
+#: After these everything is built anew.  A ``KeyError`` is a bug, not a lost connection, so it is not among them.
+CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
+    *(error for error in _upstream.connection_errors if error is not KeyError),
+    exceptions.ReadOnlyError,
+    MasterNotFoundError,
+    SlaveNotFoundError,
+)
+CHANNEL_ERRORS: tuple[type[BaseException], ...] = (*virtual.Transport.channel_errors, *_upstream.channel_errors)
+
+
+def publish_error(error: Exception, where: Any) -> Exception:
+    """Return the error that a publisher should see for ``error``."""
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return BrokerFull(f"The broker is full: Redis at {where} has reached its maxmemory and refuses new messages")
+    return error

@@ -1,0 +1,148 @@
+"""What this process holds of one broker: deliveries that Redis has recorded under our tags.
+
+A lease belongs to the process, not to a connection.  So a delivery whose task already runs survives a lost
+connection: its acknowledgement is sent on the next one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+from celery.transports.redis.message import Message
+
+__all__ = ("Lease", "lease_for")
+
+
+class Lease:
+    """The deliveries, pending acknowledgements and pending returns of one process at one broker."""
+
+    def __init__(self, open_client: Callable[[], Any], unacked: str, index: str) -> None:
+        #: Every tag is this and a number.  "~" tells our tags from those of kombu.
+        self.prefix = f"~{secrets.token_hex(6)}:"
+        self.next_number = 1
+        self.unacked = unacked
+        self.index = index
+        self.open_client = open_client
+        #: One dictionary of tag -> message for each open channel.
+        self.holders: list[dict[str, Message]] = []
+        #: Started, but the channel is gone.
+        self.detached: dict[str, Message] = {}
+        #: Not started, and the connection was lost: to be put back on the next one.
+        self.returns: dict[str, Message] = {}
+        #: Tags to acknowledge with the next request.
+        self.acks: list[str] = []
+        #: Tags whose acknowledgement was sent once, on a connection that broke before the answer came.
+        self.doubtful: set[str] = set()
+        #: Tags that have started since the last renewal.
+        self.marks: list[str] = []
+        #: Moves that could not be sent because the connection was lost.
+        self.moves: list[Any] = []
+        self.renewed_at = 0.0
+        self.lock = threading.Lock()
+        self.keeper: threading.Thread | None = None
+        self.closing = threading.Event()
+        #: One queue of (queue, tag, payload) for each open channel: leased, not yet delivered.
+        self.backlogs: list[deque[tuple[str, str, bytes]]] = []
+
+    def held(self) -> tuple[list[str], list[str]]:
+        """Return the tags of all that this process holds: (started, waiting)."""
+        started, waiting = [], []
+        for holder in (*self.holders, self.detached, self.returns):
+            for tag, message in list(holder.items()):
+                if not tag.startswith("~"):
+                    continue
+                (started if message.has_started else waiting).append(tag)
+        for backlog in self.backlogs:
+            waiting += [tag for _, tag, _ in list(backlog) if tag.startswith("~")]
+        return started, waiting
+
+    def find(self, tag: str) -> Message | None:
+        for holder in (*self.holders, self.detached, self.returns):
+            if tag in holder:
+                return holder[tag]
+        return None
+
+    def holds(self, tag: str) -> bool:
+        return self.find(tag) is not None or any(tag == held for log in self.backlogs for _, held, _ in log)
+
+    def take_acks(self) -> list[str]:
+        acks, self.acks = self.acks, []
+        return acks
+
+    def take_marks(self) -> list[str]:
+        """Return the tags that started since the last call and are still held."""
+        marks, self.marks = self.marks, []
+        return [tag for tag in marks if self.find(tag) is not None]
+
+    def doubt(self, acks: Iterable[str]) -> None:
+        """Take back acknowledgements whose fate is unknown; sending them again does no harm."""
+        acks = list(acks)
+        self.doubtful.update(acks)
+        self.acks[:0] = acks
+
+    def forget(self, tags: Iterable[str]) -> list[Message]:
+        """Drop tags that are no longer ours; return their messages, as far as they are known."""
+        messages = []
+        for tag in tags:
+            message = self.find(tag)
+            for backlog in self.backlogs:
+                for entry in [each for each in backlog if each[1] == tag]:
+                    backlog.remove(entry)
+            if message is not None:
+                message.is_lost = True
+                messages.append(message)
+                for holder in (*self.holders, self.detached, self.returns):
+                    holder.pop(tag, None)
+        return messages
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.acks or self.moves or self.detached or self.returns or any(self.holders) or any(self.backlogs))
+
+
+_leases: dict[Hashable, Lease] = {}
+_registry_lock = threading.Lock()
+
+
+def lease_for(key: Hashable, open_client: Callable[[], Any], unacked: str, index: str) -> Lease:
+    """Return this process's lease at the broker that ``key`` names; the pool is for the last minute only."""
+    with _registry_lock:
+        lease = _leases.get(key)
+        if lease is None:
+            lease = _leases[key] = Lease(open_client, unacked, index)
+        lease.open_client = open_client
+        return lease
+
+
+def all_leases() -> list[Lease]:
+    return list(_leases.values())
+
+
+def _at_exit() -> None:
+    """Settle what is left: send the acknowledgements, put the rest back, so that nobody waits for the lease to end."""
+    from celery.transports.redis.recovery import settle
+
+    for lease in all_leases():
+        lease.closing.set()
+        if not lease.is_idle:
+            try:
+                settle(lease)
+            except Exception:  # the broker may be gone too; then the lease ends by itself
+                pass
+
+
+def _after_fork() -> None:
+    """What the parent holds is not the child's."""
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _leases.clear()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,160 @@
+"""A received message: kombu's interface, but nothing is decoded before somebody asks."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from typing import Any
+
+from kombu.compression import decompress
+from kombu.message import Message as KombuMessage
+from kombu.utils.json import loads as typed_loads
+
+__all__ = ("Malformed", "Message", "parse")
+
+#: Header with the number of times a delivery was lost after its task had started.
+STARTED_LOSSES = "x-celeriac-lost"
+#: Header with the number of times a delivery was lost at all.
+LOSSES = "x-celeriac-redelivered"
+#: Header with the reason why a message was set aside.
+REASON = "x-celeriac-reason"
+
+_json_loads = json.loads
+
+
+class Malformed(ValueError):
+    """What was in the queue is no message; the text says why."""
+
+
+def parse(payload: bytes) -> dict[str, Any]:
+    """Return the envelope of a message as it lay in the queue.
+
+    Raises:
+        Malformed: it is no JSON object, or its parts are not of the kinds that kombu sends.
+    """
+    try:
+        # Typed values are rare; a search is cheaper than a hook for every object.
+        envelope = typed_loads(payload) if b'"__type__"' in payload else _json_loads(payload)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Malformed(f"not JSON: {error}") from error
+    try:
+        properties, headers = envelope["properties"], envelope["headers"]
+        if type(properties) is not dict:
+            raise Malformed("`properties` is no object")
+        if type(headers) is not dict:
+            if headers is not None:
+                raise Malformed("`headers` is no object")
+            envelope["headers"] = {}
+        if type(properties.get("delivery_info")) is not dict:
+            raise Malformed("`properties.delivery_info` is no object")
+    except (KeyError, TypeError) as error:
+        raise Malformed(f"no message envelope: {error!r}") from error
+    return envelope  # type: ignore[no-any-return]
+
+
+class Message(KombuMessage):
+    """One delivery.
+
+    ``raw_body`` is the body's text as it was in the envelope, encoded as ``body_encoding`` says (``"base64"`` or
+    ``None``): for those who hand it on undecoded.  ``body`` decodes and decompresses it, once.
+    """
+
+    __slots__ = ("_body", "_raw", "body_encoding", "has_started", "is_lost", "queue", "raw_body")
+
+    #: Nothing is decoded at reception, so there are no errors of decoding yet.
+    errors: Any = None
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, tag: str | None = None, queue: str = "") -> None:
+        properties = payload["properties"]
+        self._raw = payload
+        self.channel = channel
+        self.delivery_tag = tag if tag is not None else properties.get("delivery_tag")
+        self.queue = queue
+        self.properties = properties
+        self.delivery_info = properties["delivery_info"]
+        self.headers = payload["headers"]
+        self.content_type = payload.get("content-type")
+        self.content_encoding = payload.get("content-encoding")
+        self.raw_body = payload.get("body")
+        self.body_encoding = properties.get("body_encoding")
+        self.accept = None
+        self.has_started = False
+        self.is_lost = False
+        self._decoded_cache = None
+        self._state = "RECEIVED"
+
+    @property
+    def body(self) -> Any:
+        """The body's bytes."""
+        try:
+            return self._body
+        except AttributeError:
+            self._body = body = self._decode_body()
+            return body
+
+    def _decode_body(self) -> Any:
+        body = self.raw_body
+        if body and self.body_encoding == "base64":
+            body = b64decode(body)
+        elif body and self.body_encoding and self.body_encoding.lower() != "utf-8":
+            body = self.channel.decode_body(body, self.body_encoding)
+        compression = self.headers.get("compression")
+        if compression:
+            body = decompress(body, compression)
+        return body.encode() if isinstance(body, str) else body
+
+    @property
+    def redelivery_count(self) -> int:
+        """How often a worker was lost while it ran this message's task."""
+        count = self.headers.get(STARTED_LOSSES, 0)
+        return count if type(count) is int else 0
+
+    def ack(self, multiple: bool = False) -> None:
+        channel = self.channel
+        if channel is None or self._state != "RECEIVED":
+            super().ack(multiple)  # says what is wrong
+            return
+        channel.basic_ack(self.delivery_tag, multiple)
+        self._state = "ACK"
+
+    def started(self) -> None:
+        """Say that a task now runs for this message.
+
+        From now on the delivery outlives its channel: it stays leased when the connection is lost, and may be
+        acknowledged on the next one.  If its holder dies, the loss counts as one of this message.
+        """
+        if not self.has_started:
+            self.has_started = True
+            if self._state == "RECEIVED" and self.channel is not None:
+                self.channel.message_started(self)
+
+    def requeue_lost(self) -> None:
+        """Put the message back at once because what ran it was lost, and count that."""
+        if self._state == "RECEIVED" and self.channel is not None:
+            self.channel.requeue_lost(self)
+            self._state = "REQUEUED"
+        else:
+            super().requeue()
+
+    def serializable(self) -> dict[str, Any]:
+        return self._raw
+
+
+def count_loss(envelope: dict[str, Any], started: bool) -> tuple[int, int]:
+    """Note in ``envelope`` that its holder was lost; return how often that happened: (after start, at all)."""
+    headers = envelope["headers"]
+    counts = []
+    for name, more in ((STARTED_LOSSES, int(started)), (LOSSES, 1)):
+        before = headers.get(name, 0)
+        count = (before if type(before) is int else 0) + more
+        if count:
+            headers[name] = count
+        counts.append(count)
+    mark_redelivered(envelope)
+    return counts[0], counts[1]
+
+
+def mark_redelivered(envelope: dict[str, Any]) -> None:
+    """Note in ``envelope``, as kombu does, that it was delivered before."""
+    envelope["headers"]["redelivered"] = True
+    envelope["properties"]["delivery_info"]["redelivered"] = True

@@ -1,0 +1,85 @@
+"""The transport: kombu's handle on a connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.log import get_logger
+from kombu.transport import redis as upstream
+from kombu.transport.virtual import base as virtual
+
+from celery.transports.redis.channel import Channel, SentinelChannel
+from celery.transports.redis.engine import Engine
+from celery.transports.redis.errors import CHANNEL_ERRORS, CONNECTION_ERRORS
+from celery.transports.redis.publisher import Sender
+
+__all__ = ("SentinelTransport", "Transport")
+
+logger = get_logger("celery.transports.redis")
+
+
+class Transport(upstream.Transport):
+    """Redis by lease."""
+
+    Channel = Channel
+    connection_errors = CONNECTION_ERRORS
+    channel_errors = CHANNEL_ERRORS
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        virtual.Transport.__init__(self, client, **kwargs)
+        self.cycle: Engine = Engine(self)
+        self.sender = Sender()
+
+    @property
+    def where(self) -> str:
+        """The broker's address without its password, for messages."""
+        client = self.client
+        if client is None:
+            return "redis"
+        return f"{client.hostname or 'localhost'}:{client.port or self.default_port}/{client.virtual_host or 0}"
+
+    # -- hooks: replace them to be told
+
+    def on_lost_lease(self, tags: list[str]) -> None:
+        """Called with tags whose lease was lost before they were settled."""
+        logger.warning(
+            "%d message(s) were no longer ours when they were settled; another worker may run them again: %s",
+            len(tags),
+            ", ".join(tags[:5]),
+        )
+
+    def on_set_aside(self, queue: str, message: Any, reason: str) -> None:
+        """Called with what went to the list ``<queue>.dead``; ``message`` is the envelope, or bytes that are none."""
+        task = message.get("headers", {}).get("id") if isinstance(message, dict) else None
+        logger.error("Set a message aside in %r (task id %s): %s", f"{queue}.dead", task, reason)
+
+    def on_flushed(self) -> None:
+        """Called when the server lost every key: tell the queues' bindings again."""
+        for channel in self.channels:
+            channel.rebind()
+
+    # -- kombu's side
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        self.cycle.register(loop)
+
+    def on_readable(self, fileno: int) -> None:
+        self.cycle.on_readable(fileno)
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        self.cycle.drain(timeout)
+
+    def close_connection(self, connection: Any) -> None:
+        for channels in (self._avail_channels, self.channels):
+            while channels:
+                channels.pop().close()
+        self.cycle.close()
+        self.sender.close()
+
+
+
+class SentinelTransport(Transport):
+    """Redis by lease, at the master that sentinels name."""
+
+    default_port = 26379
+    Channel = SentinelChannel

@@ -1,0 +1,109 @@
+"""Named places in our own code where a test makes rare windows certain: kill, exit, raise or sleep.
+
+``CELERIAC_FAILPOINTS`` is read once, at import.  Without it ``failpoint`` is a function that does nothing.
+Entries are separated by ``;``, options of an entry by ``,``::
+
+    fetch.after_lease=kill,p=0.1,seed=7;ack.before_send=sleep:0.5,count=3,skip=10
+
+Actions: ``kill`` (SIGKILL to this process), ``killgroup`` (to its process group), ``exit:STATUS``, ``raise``
+(:exc:`FailpointError`), ``sleep:SECONDS``, ``stop`` (SIGSTOP to this process), ``off``.
+Options: ``p`` probability, ``seed`` of the dice, ``count`` how often at most, ``skip`` how many visits to let pass first.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+
+__all__ = ("FailpointError", "activate", "failpoint", "is_active")
+
+ENVIRONMENT_NAME = "CELERIAC_FAILPOINTS"
+
+
+class FailpointError(RuntimeError):
+    """Raised by the action ``raise``; nothing but a failpoint raises it."""
+
+
+class _Trap:
+    """One armed place."""
+
+    __slots__ = ("act", "dice", "left", "probability", "skip")
+
+    def __init__(self, act: Callable[[], None], options: Mapping[str, str]) -> None:
+        self.act = act
+        self.probability = float(options.get("p", "1"))
+        self.left = int(options["count"]) if "count" in options else -1
+        self.skip = int(options.get("skip", "0"))
+        self.dice = random.Random(int(options["seed"])) if "seed" in options else random.Random()
+
+    def visit(self) -> None:
+        if self.skip > 0:
+            self.skip -= 1
+            return
+        if self.left == 0 or (self.probability < 1 and self.dice.random() >= self.probability):
+            return
+        self.left -= 1
+        self.act()
+
+
+def _action(name: str, text: str) -> Callable[[], None]:
+    """Return what ``text`` (``kill``, ``sleep:0.5``, …) asks for at the place ``name``."""
+    verb, _, argument = text.partition(":")
+
+    def raise_error() -> None:
+        raise FailpointError(name)
+
+    actions: dict[str, Callable[[], None]] = {
+        "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "killgroup": lambda: os.killpg(os.getpgid(0), signal.SIGKILL),
+        "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+        "exit": lambda: os._exit(int(argument or 1)),
+        "raise": raise_error,
+        "sleep": lambda: time.sleep(float(argument or 1)),
+        "off": lambda: None,
+    }
+    try:
+        return actions[verb]
+    except KeyError:
+        raise ValueError(f"{ENVIRONMENT_NAME}: unknown action {verb!r}; known: {', '.join(actions)}") from None
+
+
+def _parse(text: str) -> dict[str, _Trap]:
+    traps = {}
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        name, _, rest = entry.partition("=")
+        action, *options = rest.split(",")
+        traps[name.strip()] = _Trap(
+            _action(name.strip(), action.strip()), dict(o.strip().split("=", 1) for o in options)
+        )
+    return traps
+
+
+_traps = _parse(os.environ.get(ENVIRONMENT_NAME, ""))
+
+if _traps:
+
+    def failpoint(name: str) -> None:
+        """Do what the environment asks for at the place ``name``."""
+        trap = _traps.get(name)
+        if trap is not None:
+            trap.visit()
+
+else:
+
+    def failpoint(name: str) -> None:
+        """Do nothing: no failpoint was set when this module was imported."""
+
+
+def activate(text: str) -> None:
+    """Arm the places of ``text`` in this process; works only where the environment armed any at import."""
+    _traps.clear()
+    _traps.update(_parse(text))
+
+
+def is_active(name: str) -> bool:
+    """Return whether ``name`` is armed: for switches that turn a protection off in a test build."""
+    return name in _traps
