@@ -187,7 +187,7 @@ def seq_concat_seq(a: Any, b: Any) -> Any:
 
 
 def regen(it: Any) -> Any:
-    """Return something that can be iterated again and again: lists and tuples as they are, else a list that fills lazily."""
+    """Return something to iterate again and again: a list or tuple as it is, else a list that fills lazily."""
     return it if isinstance(it, (list, tuple)) else _regen(it)
 
 
