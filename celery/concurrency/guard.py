@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -17,18 +18,20 @@ class UserCode:
     be nested.  Where no pool interrupts (threads, tests) they do nothing.
     """
 
-    __slots__ = ("_depth", "_is_due")
+    __slots__ = ("_announce", "_depth")
 
     def __init__(self) -> None:
         self._depth = 0
-        self._is_due = False
+        self._announce: Callable[[], None] | None = None
 
     def enter(self) -> None:
         """Begin user code; raises `SoftTimeLimitExceeded` at once if the time is over already."""
-        self._depth += 1
-        if self._is_due:
-            self._is_due = False
+        announce = self._announce
+        if announce is not None:
+            self._announce = None
+            announce()
             raise SoftTimeLimitExceeded()
+        self._depth += 1
 
     def leave(self) -> None:
         """End user code."""
@@ -42,17 +45,18 @@ class UserCode:
     def begin(self) -> None:
         """Forget whatever the previous job left behind."""
         self._depth = 0
-        self._is_due = False
+        self._announce = None
 
-    def interrupt(self) -> None:
+    def interrupt(self, announce: Callable[[], None]) -> None:
         """Raise `SoftTimeLimitExceeded` if user code runs, else in the next `enter` of this job.
 
-        To be called by a signal handler: it runs between two byte codes of the main thread, which is the one that
-        runs the job.
+        ``announce`` is called just before it is raised.  This is for signal handlers: they run between two byte codes
+        of the main thread, which is the one that runs the job.
         """
         if self._depth > 0:
+            announce()
             raise SoftTimeLimitExceeded()
-        self._is_due = True
+        self._announce = announce
 
 
 user_code = UserCode()
