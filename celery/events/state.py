@@ -1,0 +1,631 @@
+"""What the cluster looks like, as far as its events tell: workers, and the tasks they have seen.
+
+``State.event`` takes one event after another; everything else only looks.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from itertools import islice
+from math import ceil
+from typing import Any
+from weakref import WeakSet, ref
+
+from kombu.clocks import timetuple
+from kombu.utils.objects import cached_property
+
+from celery import states
+from celery.utils.functional import LRUCache, memoize
+from celery.utils.log import get_logger
+
+__all__ = ("State", "Task", "Worker", "heartbeat_expires")
+
+logger = get_logger(__name__)
+
+#: A worker counts as alive for this many percent of its heartbeat interval after the last one.
+HEARTBEAT_EXPIRE_WINDOW = 200
+
+#: Seconds between sending and receiving a heartbeat from which the clocks, or the load, are worth a warning.
+HEARTBEAT_DRIFT_MAX = 16
+
+TASK_EVENT_TO_STATE = {
+    "sent": states.PENDING,
+    "received": states.RECEIVED,
+    "started": states.STARTED,
+    "failed": states.FAILURE,
+    "retried": states.RETRY,
+    "succeeded": states.SUCCESS,
+    "revoked": states.REVOKED,
+    "rejected": states.REJECTED,
+}
+
+
+class CallableDefaultdict(defaultdict[Any, Any]):
+    """A mapping of sets that can also be called: ``d[key]`` is the set, ``d(key, ...)`` asks ``fun`` for a selection."""
+
+    def __init__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.fun = fun
+        super().__init__(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fun(*args, **kwargs)
+
+
+@memoize(maxsize=1000, keyfun=lambda hostname, *_: hostname)
+def _warn_drift(hostname: str, drift: float, local_received: float, timestamp: float) -> None:
+    """Warn once of each node whose events come late, or come from a clock that differs."""
+    logger.warning(
+        "Substantial drift from %s may mean clocks are out of sync.  Current drift is %s seconds.  [orig: %s recv: %s]",
+        hostname,
+        ceil(drift),
+        datetime.fromtimestamp(local_received),
+        datetime.fromtimestamp(timestamp),
+    )
+
+
+def heartbeat_expires(
+    timestamp: Any,
+    freq: Any = 60,
+    expire_window: Any = HEARTBEAT_EXPIRE_WINDOW,
+    Decimal: type = Decimal,
+    float: type = float,
+    isinstance: Callable[..., bool] = isinstance,
+) -> float:
+    """Return until when a worker is alive whose last heartbeat was at ``timestamp``; all in seconds."""
+    # Snapshots that went through a database come back with decimals.
+    seconds, every, percent = (
+        float(value) if isinstance(value, Decimal) else value for value in (timestamp, freq, expire_window)
+    )
+    expires: float = seconds + every * (percent / 1e2)
+    return expires
+
+
+class Worker:
+    """A node, and the times of its last heartbeats."""
+
+    heartbeat_max = 4
+    expire_window = HEARTBEAT_EXPIRE_WINDOW
+
+    _fields = (
+        "hostname",
+        "pid",
+        "freq",
+        "heartbeats",
+        "clock",
+        "active",
+        "processed",
+        "loadavg",
+        "sw_ident",
+        "sw_ver",
+        "sw_sys",
+    )
+
+    def __init__(
+        self,
+        hostname: str | None = None,
+        pid: int | None = None,
+        freq: float = 60,
+        heartbeats: list[float] | None = None,
+        clock: int = 0,
+        active: int | None = None,
+        processed: int | None = None,
+        loadavg: Any = None,
+        sw_ident: str | None = None,
+        sw_ver: str | None = None,
+        sw_sys: str | None = None,
+    ) -> None:
+        self.hostname = hostname
+        self.pid = pid
+        self.freq = freq
+        self.heartbeats = [] if heartbeats is None else heartbeats
+        self.clock = clock or 0
+        self.active = active
+        self.processed = processed
+        self.loadavg = loadavg
+        self.sw_ident = sw_ident
+        self.sw_ver = sw_ver
+        self.sw_sys = sw_sys
+
+    def event(
+        self,
+        type_: str | None,
+        timestamp: float | None = None,
+        local_received: float | None = None,
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        """Take in an event of this node: its fields, and that the node was alive at ``local_received``."""
+        for name, value in (fields or {}).items():
+            if name not in ("type", "timestamp", "local_received", "utcoffset", "heartbeats"):
+                setattr(self, name, value)
+        if type_ == "offline":
+            self.heartbeats[:] = []
+        elif local_received and timestamp:
+            drift = abs(local_received - timestamp)
+            if drift > HEARTBEAT_DRIFT_MAX:
+                _warn_drift(str(self.hostname), drift, local_received, timestamp)
+            if self.heartbeats and local_received < self.heartbeats[-1]:
+                bisect.insort(self.heartbeats, local_received)
+            else:
+                self.heartbeats.append(local_received)
+            del self.heartbeats[: -self.heartbeat_max]
+
+    def update(self, f: dict[str, Any], **kw: Any) -> None:
+        """Set attributes from ``f`` and the keywords."""
+        for name, value in {**f, **kw}.items():
+            setattr(self, name, value)
+
+    @property
+    def status_string(self) -> str:
+        return "ONLINE" if self.alive else "OFFLINE"
+
+    @property
+    def heartbeat_expires(self) -> float:
+        return heartbeat_expires(self.heartbeats[-1], self.freq, self.expire_window)
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.heartbeats) and time.time() < self.heartbeat_expires
+
+    @property
+    def id(self) -> str:
+        return f"{self.hostname}.{self.pid}"
+
+    def __eq__(self, other: object) -> bool:
+        return self.hostname == other.hostname if isinstance(other, Worker) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.hostname)
+
+    def __reduce__(self) -> Any:
+        return self.__class__, tuple(getattr(self, name) for name in self._fields)
+
+    def __repr__(self) -> str:
+        return f"<Worker: {self.hostname} ({self.status_string})>"
+
+
+class Task:
+    """A task, as its events tell of it.  Each kind of event leaves its time in an attribute of its name."""
+
+    name = received = sent = started = succeeded = failed = retried = revoked = rejected = None
+    args = kwargs = eta = expires = retries = worker = result = exception = timestamp = runtime = None
+    traceback = exchange = routing_key = root_id = parent_id = client = None
+    state = states.PENDING
+    clock = 0
+
+    #: What a late event may still tell of a task that has gone further.
+    merge_rules = {
+        states.RECEIVED: ("name", "args", "kwargs", "parent_id", "root_id", "retries", "eta", "expires"),
+    }
+
+    _fields = (
+        "uuid",
+        "name",
+        "state",
+        "received",
+        "sent",
+        "started",
+        "rejected",
+        "succeeded",
+        "failed",
+        "retried",
+        "revoked",
+        "args",
+        "kwargs",
+        "eta",
+        "expires",
+        "retries",
+        "worker",
+        "result",
+        "exception",
+        "timestamp",
+        "runtime",
+        "traceback",
+        "exchange",
+        "routing_key",
+        "clock",
+        "client",
+        "root",
+        "root_id",
+        "parent",
+        "parent_id",
+        "children",
+    )
+
+    #: What `info` shows unless it is told otherwise.
+    _info_fields = (
+        "args",
+        "kwargs",
+        "retries",
+        "result",
+        "eta",
+        "runtime",
+        "expires",
+        "exception",
+        "exchange",
+        "routing_key",
+        "root_id",
+        "parent_id",
+    )
+
+    def __init__(
+        self,
+        uuid: str | None = None,
+        cluster_state: State | None = None,
+        children: Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.uuid = uuid
+        self.cluster_state = cluster_state
+        known = (cluster_state.tasks.get(task_id) for task_id in children or ()) if cluster_state else ()
+        self.children: WeakSet[Task] = WeakSet(task for task in known if task is not None)
+        self.__dict__.update(kwargs)
+
+    def event(
+        self,
+        type_: str,
+        timestamp: float | None = None,
+        local_received: float | None = None,
+        fields: dict[str, Any] | None = None,
+        precedence: Callable[[str], int] = states.precedence,
+        setattr: Callable[..., None] = setattr,
+        task_event_to_state: Callable[[str], str | None] = TASK_EVENT_TO_STATE.get,
+        RETRY: str = states.RETRY,
+    ) -> None:
+        """Take in one event; one that comes late completes what is known, and takes nothing back."""
+        told = dict(fields or {})
+        state = task_event_to_state(type_)
+        if state is not None:
+            setattr(self, type_, timestamp)
+        else:
+            state = type_.upper()  # an event of the user's own
+        is_late = RETRY not in (state, self.state) and precedence(state) > precedence(self.state)
+        if is_late:
+            kept = self.merge_rules.get(state)
+            if kept is not None:
+                told = {name: told.get(name) for name in kept}
+        else:
+            told.update(state=state, timestamp=timestamp)
+        self.__dict__.update(told)
+
+    def info(self, fields: Iterable[str] | None = None, extra: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return what is known of ``fields`` (and ``extra``), without those that are ``None``."""
+        names = [*(self._info_fields if fields is None else fields), *(extra or ())]
+        values = {name: getattr(self, name, None) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values: related tasks by id, the worker by its host name."""
+        values = {name: getattr(self, name, None) for name in self._fields}
+        values["children"] = [child.id for child in self.children]
+        for relation in ("root", "parent"):
+            values[relation] = values[relation].id if values[relation] is not None else None
+        return values
+
+    @property
+    def id(self) -> str | None:
+        return self.uuid
+
+    @property
+    def origin(self) -> Any:
+        return self.client if self.worker is None else self.worker.id
+
+    @property
+    def ready(self) -> bool:
+        return self.state in states.READY_STATES
+
+    @cached_property
+    def parent(self) -> Task | None:
+        return self._relative(self.parent_id)
+
+    @cached_property
+    def root(self) -> Task | None:
+        return self._relative(self.root_id)
+
+    def _relative(self, task_id: str | None) -> Task | None:
+        if task_id and self.cluster_state is not None:
+            found: Task | None = self.cluster_state.tasks.get(task_id)
+            return found
+        return None
+
+    def __reduce__(self) -> Any:
+        return _make_task, (self.__class__, self.as_dict())
+
+    def __repr__(self) -> str:
+        return f"<Task: {self.name}({self.uuid}) {self.state} clock:{self.clock}>"
+
+
+def _make_task(cls: type[Task], values: dict[str, Any]) -> Task:
+    """Return a task from what `Task.as_dict` gave, without its cluster."""
+    values = {name: value for name, value in values.items() if name not in ("root", "parent", "children")}
+    return cls(**values)
+
+
+class State:
+    """Workers and tasks seen so far.
+
+    ``callback(state, event)`` hears of each event; ``on_node_join(worker)`` and ``on_node_leave(worker)`` of nodes.
+    The least recently seen beyond ``max_workers_in_memory`` and ``max_tasks_in_memory`` are forgotten.
+    """
+
+    Worker = Worker
+    Task = Task
+    event_count = 0
+    task_count = 0
+
+    #: The heap of events may be this many times as long as the tasks that are kept.
+    heap_multiplier = 4
+
+    def __init__(
+        self,
+        callback: Callable[..., Any] | None = None,
+        workers: Any = None,
+        tasks: Any = None,
+        taskheap: list[Any] | None = None,
+        max_workers_in_memory: int = 5000,
+        max_tasks_in_memory: int = 10000,
+        on_node_join: Callable[..., Any] | None = None,
+        on_node_leave: Callable[..., Any] | None = None,
+        tasks_by_type: Any = None,
+        tasks_by_worker: Any = None,
+    ) -> None:
+        self.event_callback = callback
+        self.workers = LRUCache(max_workers_in_memory) if workers is None else workers
+        self.tasks = LRUCache(max_tasks_in_memory) if tasks is None else tasks
+        self._taskheap: list[Any] = [] if taskheap is None else taskheap
+        self.max_workers_in_memory = max_workers_in_memory
+        self.max_tasks_in_memory = max_tasks_in_memory
+        self.on_node_join = on_node_join
+        self.on_node_leave = on_node_leave
+        self.handlers: dict[str, Callable[..., Any]] = {}
+        self._mutex = threading.Lock()
+        self._seen_types: set[str] = set()
+        #: Children that were seen before their parent.
+        self._orphans: dict[str, WeakSet[Task]] = {}
+        self.tasks_by_type = CallableDefaultdict(self._tasks_by_type, WeakSet)
+        self.tasks_by_worker = CallableDefaultdict(self._tasks_by_worker, WeakSet)
+        self.tasks_by_type.update(_as_sets(tasks_by_type, self.tasks))
+        self.tasks_by_worker.update(_as_sets(tasks_by_worker, self.tasks))
+        self.rebuild_taskheap()
+
+    # -- events come in
+
+    def event(self, event: dict[str, Any]) -> Any:
+        """Take in one event; returns ``((worker or task, is new), subject)``, or what a custom handler gives."""
+        with self._mutex:
+            return self._event(event)
+
+    def _event(self, event: dict[str, Any]) -> Any:
+        self.event_count += 1
+        if self.event_callback:
+            self.event_callback(self, event)
+        group, _, subject = event["type"].partition("-")
+        handler = self.handlers.get(group)
+        if handler is not None:
+            return handler(subject, event), subject
+        if group == "worker":
+            return self._worker_event(subject, event), subject
+        if group == "task":
+            return self._task_event(subject, event), subject
+        return None
+
+    def task_event(self, type_: str, fields: dict[str, Any]) -> Any:
+        """Take in an event of a task; ``type_`` without its group."""
+        return self._event({**fields, "type": f"task-{type_}"})[0]
+
+    def worker_event(self, type_: str, fields: dict[str, Any]) -> Any:
+        """Take in an event of a worker; ``type_`` without its group."""
+        return self._event({**fields, "type": f"worker-{type_}"})[0]
+
+    def _worker_event(self, subject: str, event: dict[str, Any]) -> tuple[Worker, bool] | None:
+        hostname = event.get("hostname")
+        timestamp = event.get("timestamp")
+        if hostname is None:
+            return None
+        is_new = hostname not in self.workers
+        if subject == "offline":
+            worker = self.workers.pop(hostname, None) or self.Worker(hostname)
+            worker.event(subject, timestamp, event.get("local_received"), event)
+            if self.on_node_leave:
+                self.on_node_leave(worker)
+            return worker, is_new
+        worker, _ = self.get_or_create_worker(hostname)
+        worker.event(subject, timestamp, event.get("local_received"), event)
+        if self.on_node_join and (is_new or subject == "online"):
+            self.on_node_join(worker)
+        return worker, is_new
+
+    def _task_event(self, subject: str, event: dict[str, Any]) -> tuple[Task, bool] | None:
+        fields = dict(event)
+        try:
+            uuid, hostname = fields["uuid"], fields["hostname"]
+            timestamp, clock = fields["timestamp"], fields["clock"]
+        except KeyError:
+            return None
+        local_received = fields.get("local_received")
+        is_from_client = subject == "sent"
+        task, is_new = self.get_or_create_task(uuid)
+        if is_from_client:
+            task.client = hostname
+            origin = hostname
+        else:
+            worker, _ = self.get_or_create_worker(hostname)
+            task.worker = worker
+            if local_received:
+                worker.event(None, timestamp, local_received)
+            origin = worker.id
+        if subject == "received":
+            self.task_count += 1
+        for name in ("type", "hostname", "pid", "utcoffset", "local_received"):
+            fields.pop(name, None)
+        task.event(subject, timestamp, local_received, fields)
+        self._remember(timetuple(clock, timestamp, origin, ref(task)))
+        if task.name is not None:
+            self._seen_types.add(task.name)
+            self.tasks_by_type[task.name].add(task)
+            if not is_from_client:
+                self.tasks_by_worker[hostname].add(task)
+        self._join_family(task, is_new)
+        return task, is_new
+
+    def _remember(self, when: Any) -> None:
+        heap = self._taskheap
+        if len(heap) + 1 > self.heap_multiplier * self.max_tasks_in_memory:
+            del heap[0]
+        if heap and when < heap[-1]:
+            bisect.insort(heap, when)
+        else:
+            heap.append(when)
+
+    def _join_family(self, task: Task, is_new: bool) -> None:
+        """Put the task among its parent's children, and its own early children among its."""
+        if task.parent_id:
+            parent = self.tasks.get(task.parent_id)
+            if parent is not None:
+                parent.children.add(task)
+            else:
+                self._orphans.setdefault(task.parent_id, WeakSet()).add(task)
+        if is_new and task.uuid in self._orphans:
+            task.children.update(self._orphans.pop(task.uuid))
+
+    # -- what is known
+
+    def get_or_create_worker(self, hostname: str, **kwargs: Any) -> tuple[Worker, bool]:
+        """Return the worker of that name, updated by ``kwargs``, and whether it is new."""
+        worker = self.workers.get(hostname)
+        if worker is not None:
+            if kwargs:
+                worker.update(kwargs)
+            return worker, False
+        worker = self.workers[hostname] = self.Worker(hostname, **kwargs)
+        return worker, True
+
+    def get_or_create_task(self, uuid: str) -> tuple[Task, bool]:
+        """Return the task with that id, and whether it is new."""
+        try:
+            return self.tasks[uuid], False
+        except KeyError:
+            task = self.tasks[uuid] = self.Task(uuid, cluster_state=self)
+            return task, True
+
+    def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, Task]]:
+        """Yield ``(id, task)``, the longest unseen first."""
+        yield from islice(self.tasks.items(), limit)
+
+    def tasks_by_time(self, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, Task]]:
+        """Yield ``(id, task)`` in the order of their last events, the newest first."""
+        heap = list(self._taskheap)
+        if reverse:
+            heap.reverse()
+        return islice(self._unique(heap), limit)
+
+    tasks_by_timestamp = tasks_by_time
+
+    @staticmethod
+    def _unique(heap: Iterable[Any]) -> Iterator[tuple[str, Task]]:
+        seen = set()
+        for when in heap:
+            task = when[3]()
+            if task is not None and task.uuid not in seen:
+                seen.add(task.uuid)
+                yield task.uuid, task
+
+    def _tasks_by_type(self, name: str, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, Task]]:
+        return islice(((uuid, task) for uuid, task in self.tasks_by_time(reverse=reverse) if task.name == name), limit)
+
+    def _tasks_by_worker(
+        self, hostname: str, limit: int | None = None, reverse: bool = True
+    ) -> Iterator[tuple[str, Task]]:
+        tasks = self.tasks_by_time(reverse=reverse)
+        return islice(
+            ((uuid, task) for uuid, task in tasks if task.worker is not None and task.worker.hostname == hostname),
+            limit,
+        )
+
+    def task_types(self) -> list[str]:
+        """Return the names of all tasks seen, sorted."""
+        return sorted(self._seen_types)
+
+    def alive_workers(self) -> Iterator[Worker]:
+        """Yield the workers whose heartbeat is recent."""
+        return (worker for worker in list(self.workers.values()) if worker.alive)
+
+    # -- upkeep
+
+    def freeze_while(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call ``fun`` while no event comes in; ``clear_after=True`` forgets what is finished afterwards."""
+        clear_after = kwargs.pop("clear_after", False)
+        with self._mutex:
+            try:
+                return fun(*args, **kwargs)
+            finally:
+                if clear_after:
+                    self._clear()
+
+    def clear_tasks(self, ready: bool = True) -> None:
+        """Forget all tasks; ``ready`` true: only those that have ended."""
+        with self._mutex:
+            self._clear_tasks(ready)
+
+    def _clear_tasks(self, ready: bool = True) -> None:
+        if ready:
+            going_on = {uuid: task for uuid, task in self.itertasks() if task.state not in states.READY_STATES}
+            self.tasks.clear()
+            self.tasks.update(going_on)
+        else:
+            self.tasks.clear()
+        self._taskheap[:] = [when for when in self._taskheap if _is_kept(when, self.tasks)]
+
+    def clear(self, ready: bool = True) -> None:
+        """Forget everything; ``ready`` true: keep the tasks that have not ended."""
+        with self._mutex:
+            self._clear(ready)
+
+    def _clear(self, ready: bool = True) -> None:
+        self.workers.clear()
+        self._clear_tasks(ready)
+        self.event_count = 0
+        self.task_count = 0
+
+    def rebuild_taskheap(self, timetuple: Callable[..., Any] = timetuple) -> None:
+        """Order the tasks anew by their last events."""
+        heap = self._taskheap[:] = [
+            timetuple(task.clock, task.timestamp, task.origin, ref(task)) for task in self.tasks.values()
+        ]
+        heap.sort()
+
+    def __reduce__(self) -> Any:
+        return self.__class__, (
+            self.event_callback,
+            self.workers,
+            self.tasks,
+            None,
+            self.max_workers_in_memory,
+            self.max_tasks_in_memory,
+            self.on_node_join,
+            self.on_node_leave,
+            {name: [task.id for task in tasks] for name, tasks in self.tasks_by_type.items()},
+            {name: [task.id for task in tasks] for name, tasks in self.tasks_by_worker.items()},
+        )
+
+    def __repr__(self) -> str:
+        return f"<State: events={self.event_count} tasks={self.task_count}>"
+
+
+def _as_sets(ids_by_key: Any, tasks: Any) -> dict[str, WeakSet[Task]]:
+    """Return the mapping of key → ids (or tasks) as sets of the tasks that are known."""
+    found = {}
+    for key, members in (ids_by_key or {}).items():
+        known = (tasks.get(member) if isinstance(member, str) else member for member in members)
+        found[key] = WeakSet(task for task in known if task is not None)
+    return found
+
+
+def _is_kept(when: Any, tasks: Any) -> bool:
+    task = when[3]()
+    return task is not None and task.uuid in tasks
