@@ -56,7 +56,7 @@ class _OurChannel:
 
     #: Seconds; see docs/design/redis-broker.md.
     lease_ttl = 60.0
-    #: A message whose worker was lost while it ran the task more often than this is set aside.
+    #: A message is set aside when its worker was lost so often while it ran the task.
     max_redeliveries = 3
     #: Bytes of a whole message, as it travels.
     max_message_bytes = 128 * 1024 * 1024
@@ -90,8 +90,10 @@ class _OurChannel:
 
     @cached_property
     def lease(self: Any) -> Lease:
-        options = {name: value for name, value in self.pool.connection_kwargs.items() if not callable(value)}
-        key = (repr(sorted(options.items(), key=str)), self._unacked, self._unacked_index)
+        options = self.pool.connection_kwargs
+        address = tuple(str(options.get(name)) for name in ("host", "port", "path", "db", "username"))
+        sentinels = (getattr(self, "master_name", None), *map(str, self.connection.client.alt or ()))
+        key = (address, sentinels, self._unacked, self._unacked_index)
         return lease_for(key, lambda: self._create_client(), self._unacked, self._unacked_index)
 
     @property
@@ -295,15 +297,18 @@ class _OurChannel:
 
     def _room(self: Any, now: float) -> int:
         """Return how many messages to ask for now; 0 to wait."""
-        prefetch, waiting = self.qos.prefetch_count, len(self.backlog)
+        qos, waiting = self.qos, len(self.backlog)
+        prefetch = qos.prefetch_count
+        if "can_consume" in qos.__dict__:  # somebody decides for each message, so ask for one at a time
+            return 1 if not waiting and qos.can_consume() else 0
         if self.engine.hub is None:
-            return min(prefetch - len(self.qos._delivered), BATCH) - waiting if prefetch else 1 - waiting
+            return min(prefetch - len(qos._delivered), BATCH) - waiting if prefetch else 1 - waiting
         if not prefetch:
             return BATCH - waiting if waiting <= BATCH // 2 else 0
         ahead = 0
         if self._rate > FAST_RATE and now - self._delivered_at < AHEAD_SECONDS * 2:
             ahead = min(int(self._rate * AHEAD_SECONDS), BATCH)
-        room = min(prefetch - len(self.qos._delivered) + ahead, BATCH) - waiting
+        room = min(prefetch - len(qos._delivered) + ahead, BATCH) - waiting
         if room < ahead // 2:
             self.engine.alarm(AHEAD_SECONDS, _nothing)
             return 0
@@ -354,11 +359,10 @@ class _OurChannel:
 
     def deliver(self: Any, limit: int) -> int:
         """Hand over what waits here, as far as the prefetch count allows; return how many."""
-        backlog, held, callbacks = self.backlog, self.qos._delivered, self._callbacks
+        backlog, held, callbacks, qos = self.backlog, self.qos._delivered, self._callbacks, self.qos
         delivered = 0
         while backlog and delivered < limit:
-            prefetch = self.qos.prefetch_count
-            if prefetch and len(held) >= prefetch:
+            if not qos.can_consume():
                 self._watch_for_stale()
                 break
             queue, tag, payload = backlog.popleft()

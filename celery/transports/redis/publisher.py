@@ -9,7 +9,7 @@ import ssl
 import struct
 import threading
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -249,16 +249,18 @@ class Publisher:
         )
         self._execute(channel, self._commands(channel, envelope, exchange, routing_key))
 
-    def publish_many(self, messages: Iterable[Mapping[str, Any]]) -> None:
-        """Send messages, each given as the arguments of ``publish``, in one pipeline.
+    def publish_many(self, messages: Iterable[Sequence[Any]]) -> None:
+        """Send messages, each a tuple of the arguments of ``publish`` in their order, in one pipeline.
 
         If an error is raised, some of them may have been sent.
         """
         channel = self.channel
         commands: list[bytes] = []
         for message in messages:
-            exchange, routing_key = message.get("exchange") or "", message.get("routing_key") or ""
-            envelope = self._envelope(channel, **{"exchange": "", "routing_key": "", **message})
+            body, headers, properties, content_type, content_encoding, exchange, routing_key = message
+            envelope = self._envelope(
+                channel, body, headers, properties, content_type, content_encoding, exchange, routing_key
+            )
             commands += self._commands(channel, envelope, exchange, routing_key)
         if commands:
             self._execute(channel, commands)
@@ -273,12 +275,12 @@ class Publisher:
     def _envelope(
         channel: Any,
         body: bytes | str,
-        headers: Mapping[str, Any] | None = None,
-        properties: Mapping[str, Any] | None = None,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        exchange: str | None = "",
-        routing_key: str | None = "",
+        headers: Mapping[str, Any] | None,
+        properties: Mapping[str, Any] | None,
+        content_type: str | None,
+        content_encoding: str | None,
+        exchange: str,
+        routing_key: str,
     ) -> dict[str, Any]:
         encoding = channel.body_encoding
         if encoding == "base64":
@@ -286,7 +288,7 @@ class Publisher:
         else:
             text, encoding = channel.encode_body(body, encoding)
         merged = dict(properties) if properties else {}
-        merged["delivery_info"] = {"exchange": exchange or "", "routing_key": routing_key or ""}
+        merged["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
         if merged.get("priority") is None:
             merged["priority"] = channel.default_priority
         merged["body_encoding"] = encoding

@@ -160,7 +160,7 @@ class Sweeper:
             mark_redelivered(envelope)
         else:
             after_start, at_all = count_loss(envelope, delivery.started)
-            if after_start > self.max_redeliveries or at_all > self.max_redeliveries * INNOCENT_FACTOR:
+            if after_start >= self.max_redeliveries or at_all >= self.max_redeliveries * INNOCENT_FACTOR:
                 reason = f"its worker was lost {at_all} times, {after_start} of them while it ran the task"
                 return [self._aside(delivery, age, queues[0], envelope, reason)]
         payload = dumps(envelope)

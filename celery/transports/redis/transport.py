@@ -11,7 +11,7 @@ from kombu.transport.virtual import base as virtual
 from celery.transports.redis.channel import Channel, SentinelChannel
 from celery.transports.redis.engine import Engine
 from celery.transports.redis.errors import CHANNEL_ERRORS, CONNECTION_ERRORS
-from celery.transports.redis.publisher import Sender
+from celery.transports.redis.publisher import Publisher, Sender
 
 __all__ = ("SentinelTransport", "Transport")
 
@@ -22,6 +22,7 @@ class Transport(upstream.Transport):
     """Redis by lease."""
 
     Channel = Channel
+    Publisher = Publisher
     connection_errors = CONNECTION_ERRORS
     channel_errors = CHANNEL_ERRORS
 
