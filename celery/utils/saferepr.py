@@ -1,6 +1,7 @@
 """Representations of anything: short, never failing, never endless.
 
-Nearly all arguments of tasks are small and plain; for these ``repr`` itself gives the text, and all that is left to do is to make sure.
+Nearly all arguments of tasks are small and plain; ``repr`` itself gives the text for these, and all that is left
+to do is to make sure.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _is_plain(o: Any, room: int, levels: int) -> bool:
     if kind is tuple or kind is list:
         if levels <= 0 or len(o) > room:
             return False
-        for item in o:
+        for item in o:  # noqa: SIM110  # a generator costs more than the whole loop
             if type(item) not in _ATOMS and not _is_plain(item, room, levels - 1):
                 return False
         return True

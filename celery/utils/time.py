@@ -36,10 +36,10 @@ __all__ = (
 )
 
 DAYNAMES = "sun", "mon", "tue", "wed", "thu", "fri", "sat"
-WEEKDAYS = dict(zip(DAYNAMES, range(7)))
+WEEKDAYS = {name: number for number, name in enumerate(DAYNAMES)}
 
 MONTHNAMES = "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"
-YEARMONTHS = dict(zip(MONTHNAMES, range(1, 13)))
+YEARMONTHS = {name: number for number, name in enumerate(MONTHNAMES, 1)}
 
 #: what a rate is given by → times a second
 RATE_MODIFIER_MAP: dict[str, Callable[[float], float]] = {
