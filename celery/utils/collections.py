@@ -29,11 +29,7 @@ _MISSING: Any = object()
 
 
 def force_mapping(m: Any) -> Any:
-    """Return ``m``, made a mapping of its attributes if it is none; a lazy object is looked behind."""
-    from kombu.utils.functional import LazyObject, LazySettings  # type: ignore[attr-defined]
-
-    if isinstance(m, (LazyObject, LazySettings)):
-        m = m._wrapped
+    """Return ``m``, made a mapping of its attributes if it is none."""
     return m if isinstance(m, Mapping) else DictAttribute(m)
 
 

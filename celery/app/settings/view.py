@@ -36,7 +36,8 @@ class Settings(ConfigurationView):
 
     Reading an attribute costs what any attribute costs: the value is found and checked once and then kept in
     the instance.  All of that is dropped when the configuration changes: by assignment or ``update`` at once,
-    and by a change inside the user's own object, which stays live, at the next ``app.conf``.
+    and by a change inside the user's own object, which stays live, at the next ``app.conf`` (so
+    ``override_settings`` of Django takes effect).
 
     ``version`` is an integer that changes at the same moment, unique in the process.  Whoever precomputes
     something from settings keeps the version it was computed for, and compares::

@@ -30,7 +30,13 @@ def watcher(layer: Any) -> Callable[[], Iterable[Any]] | None:
 
 
 def _values_of(source: Any) -> list[Any]:
-    values = list(getattr(source, "__dict__", {}).values())
+    own = getattr(source, "__dict__", {})
+    if "_wrapped" in own:
+        # Django's lazy settings copy each value they were asked for; the truth is in what they wrap, and
+        # override_settings exchanges that.
+        wrapped = own["_wrapped"]
+        return [wrapped, *getattr(wrapped, "__dict__", {}).values()]
+    values = list(own.values())
     for kind in (source if isinstance(source, type) else type(source)).__mro__[:-1]:
         if kind is not source:
             values.extend(vars(kind).values())
