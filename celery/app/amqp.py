@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ("AMQP", "Queues", "task_message")
 
-#: A repr() of values of these types is what `saferepr` gives, only faster.
-_PLAIN_TYPES = frozenset({int, float, bool, type(None)})
-_PLAIN_TEXT_SIZE = 64
-_PLAIN_COUNT = 8
-
 
 def utf8dict(d: Mapping[Any, Any], encoding: str = "utf-8") -> dict[str, Any]:
     """Return ``d`` with keys that are bytes turned into text."""
@@ -180,6 +175,16 @@ class AMQP:
     # -- messages
 
     @property
+    def builds_messages_itself(self) -> bool:
+        """Whether nobody replaced the functions that build a message; theirs get every option of a call."""
+        kind, attributes = type(self), self.__dict__
+        return (
+            kind.as_task_v1 is AMQP.as_task_v1
+            and kind.as_task_v2 is AMQP.as_task_v2
+            and attributes.get("create_task_message", self.as_task_v2) in (self.as_task_v1, self.as_task_v2)
+        )
+
+    @property
     def utc(self) -> bool:
         return bool(self.app.conf.enable_utc)
 
@@ -265,8 +270,8 @@ class AMQP:
             shadow,
             origin or anon_nodename(),
             ignore_result,
-            _represent(args, self.argsrepr_maxsize) if argsrepr is None else argsrepr,
-            _represent_kwargs(kwargs, self.kwargsrepr_maxsize) if kwargsrepr is None else kwargsrepr,
+            saferepr(args, self.argsrepr_maxsize) if argsrepr is None else argsrepr,
+            saferepr(kwargs, self.kwargsrepr_maxsize) if kwargsrepr is None else kwargsrepr,
             stamped_headers,
             _stamps(stamped_headers, options) if stamped_headers else {},
             replaced_task_nesting,
@@ -345,31 +350,6 @@ def _checked_arguments(args: Any, kwargs: Any) -> tuple[Any, Any]:
     elif not isinstance(kwargs, Mapping):
         raise TypeError(f"task keyword arguments must be a mapping, not {type(kwargs).__name__}")
     return args, kwargs
-
-
-def _represent(args: Any, maxsize: int) -> str:
-    """Return what ``saferepr`` says of ``args``, the quick way where both agree."""
-    if len(args) <= _PLAIN_COUNT and type(args) in (tuple, list):
-        for value in args:
-            if type(value) not in _PLAIN_TYPES and not (type(value) is str and len(value) <= _PLAIN_TEXT_SIZE):
-                break
-        else:
-            return repr(args)
-    return saferepr(args, maxsize)
-
-
-def _represent_kwargs(kwargs: Any, maxsize: int) -> str:
-    if not kwargs:
-        return "{}"
-    if len(kwargs) <= _PLAIN_COUNT and type(kwargs) is dict:
-        for key, value in kwargs.items():
-            if len(key) > _PLAIN_TEXT_SIZE or (
-                type(value) not in _PLAIN_TYPES and not (type(value) is str and len(value) <= _PLAIN_TEXT_SIZE)
-            ):
-                break
-        else:
-            return repr(kwargs)
-    return saferepr(kwargs, maxsize)
 
 
 def _stamps(stamped_headers: Any, options: Mapping[str, Any]) -> dict[str, Any]:

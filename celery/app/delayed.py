@@ -39,7 +39,7 @@ def rerouted(app: Celery, options: dict[str, Any], countdown: float | None, eta:
     seconds = _delay(app, countdown, eta)
     if queue is None or not 1 <= seconds <= _LONGEST:
         return options
-    if queue.exchange.type == "direct":
+    if queue.exchange is None or queue.exchange.type == "direct":
         logger.warning(
             "Queue %s has a direct exchange, which cannot take delayed messages back: the worker will hold the task. "
             "Give it a topic exchange.",

@@ -95,7 +95,7 @@ def _is_accepted(value: Any, serializer: str) -> bool:
 def _refusal(name: str, which: str, value: Any, serializer: str) -> str:
     culprit = _culprit(value, serializer)
     return (
-        f"{name}() {which}: a `{type(culprit).__name__}` cannot be sent as {serializer}. "
+        f"{name}() {which}: a value of type `{type(culprit).__name__}` cannot be sent as {serializer}. "
         "Send plain values (numbers, text, lists, dicts), register the type, or choose another serializer."
     )
 

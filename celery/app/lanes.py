@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import kombu
 from kombu import Queue
 from kombu.entity import Exchange, maybe_delivery_mode
-from kombu.exceptions import KombuError, OperationalError
+from kombu.exceptions import OperationalError
 
 from celery import signals
 from celery.app.encoding import encode
@@ -23,35 +23,38 @@ from celery.transports import resolve
 if TYPE_CHECKING:
     from celery.app.base import Celery
 
-__all__ = ("DirectProducer", "open_direct")
+__all__ = ("PUBLISH_SECONDS", "DirectProducer", "open_publisher")
+
+#: How long publishing may take in all, unless the call's ``timeout`` says otherwise.
+PUBLISH_SECONDS = 10.0
 
 #: A batch is sent in pieces of this many messages, so that a huge group does not sit in memory as a whole.
 BATCH_SIZE = 500
 
 
-def open_direct(app: Celery) -> DirectProducer | None:
-    """Return a new producer for this thread, or ``None`` if the broker's transport has no publisher of its own."""
+def open_publisher(app: Celery) -> Any:
+    """Return a publisher of this process, or ``None`` if the broker's transport has none of its own."""
     if app.amqp.Producer is not kombu.Producer:
         return None  # somebody wants to see every message
-    transport = resolve(app.conf.broker_write_url or "amqp")
-    make = getattr(transport, "Publisher", None)
+    make = getattr(resolve(app.conf.broker_transport or app.conf.broker_write_url), "Publisher", None)
     if make is None:
         return None
     connection = app.connection_for_write()
-    return DirectProducer(app, connection, make)
+    # Trying again is done here, by the policy of the call; kombu would do it by its own.
+    connection.transport_options = {"max_retries": 0, **connection.transport_options}
+    return make(connection)
 
 
 class DirectProducer(kombu.Producer):
-    """Publishes through a transport's ``Publisher``, with kombu's retry policies and errors."""
+    """Publishes through a transport's ``Publisher``, with kombu's retry policies and errors; for one thread."""
 
-    def __init__(self, app: Celery, connection: Any, make_publisher: Callable[[Any], Any]) -> None:
+    def __init__(self, app: Celery, publisher: Any) -> None:
+        connection = publisher.connection
         super().__init__(connection)
         self.app = app
-        self.publisher = make_publisher(connection)
+        self.publisher = publisher
         self.errors = tuple(connection.connection_errors) + tuple(connection.channel_errors)
-        self.seconds = 10.0
-        self._declared: set[Any] = set()
-        self._collected: list[tuple[Any, ...]] | None = None
+        self._collected: list[dict[str, Any]] | None = None
 
     def publish(  # type: ignore[override]
         self,
@@ -93,18 +96,33 @@ class DirectProducer(kombu.Producer):
         reply_to = properties.get("reply_to")
         if isinstance(reply_to, Queue):
             properties["reply_to"] = reply_to.name
-        exchange_name = exchange.name if isinstance(exchange, Exchange) else exchange or ""
-        if declare:
-            for entity in declare:
-                self._declare_once(entity)
-        message = (body, headers, properties, content_type, content_encoding, exchange_name, routing_key or "")
+        message = {
+            "body": body,
+            "headers": headers,
+            "properties": properties,
+            "content_type": content_type,
+            "content_encoding": content_encoding,
+            "exchange": exchange.name if isinstance(exchange, Exchange) else exchange or "",
+            "routing_key": routing_key or "",
+        }
         collected = self._collected
         if collected is None or signals.after_task_publish.receivers:
-            self._ensured(self.publisher.publish, message, retry, retry_policy, timeout)
-        else:
-            collected.append(message)
-            if len(collected) >= BATCH_SIZE:
-                self._send_collected(collected)
+            self._ensured(lambda: self._send(message, declare), retry, retry_policy, timeout)
+            return
+        if declare:
+            self._ensured(lambda: self._declare(declare), retry, retry_policy, timeout)
+        collected.append(message)
+        if len(collected) >= BATCH_SIZE:
+            self._send_collected(collected)
+
+    def _send(self, message: dict[str, Any], declare: Any) -> None:
+        if declare:
+            self._declare(declare)
+        self.publisher.publish(**message)
+
+    def _declare(self, entities: Any) -> None:
+        for entity in entities:
+            self.publisher.declare(entity)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -119,31 +137,19 @@ class DirectProducer(kombu.Producer):
         finally:
             self._collected = None
 
-    def _send_collected(self, collected: list[tuple[Any, ...]]) -> None:
+    def _send_collected(self, collected: list[dict[str, Any]]) -> None:
         if collected:
             conf = self.app.conf
+            publish_many = self.publisher.publish_many
             self._ensured(
-                self.publisher.publish_many,
-                (list(collected),),
-                conf.task_publish_retry,
-                conf.task_publish_retry_policy,
-                None,
+                lambda: publish_many(collected), conf.task_publish_retry, conf.task_publish_retry_policy, None
             )
             collected.clear()
 
-    def _declare_once(self, entity: Any) -> None:
-        """Declare a queue or an exchange with a channel of the app's pool, the first time it is met."""
-        if entity in self._declared:
-            return
-        with self.app.producer_or_acquire() as producer, producer.connection._reraise_as_library_errors():
-            producer.maybe_declare(entity, retry=True, **self.app.conf.task_publish_retry_policy)
-        self._declared.add(entity)
-
     def _ensured(
         self,
-        send: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        retry: bool,
+        send: Callable[[], Any],
+        retry: bool | None,
         policy: Mapping[str, Any] | None,
         timeout: float | None,
     ) -> None:
@@ -152,37 +158,41 @@ class DirectProducer(kombu.Producer):
         Raises:
             OperationalError: the last error, as kombu raises it.
         """
+        started_at = time.monotonic()
         try:
-            send(*arguments)
+            send()
             return
-        except KombuError:
-            raise
         except self.errors as error:
-            failure: Any = error
-            if not retry:
-                raise OperationalError(str(error)) from error
+            failure: BaseException = error
         policy = policy or {}
-        give_up_at = time.monotonic() + (self.seconds if timeout is None else timeout)
-        limit = policy.get("max_retries", 3)
-        interval = policy.get("interval_start", 0)
+        errors = (*self.errors, *(policy.get("retry_errors") or ()))
         errback = policy.get("errback")
-        attempts = 0
-        while limit is None or attempts < limit:
-            if time.monotonic() + interval > give_up_at:
+        give_up_at = started_at + (PUBLISH_SECONDS if timeout is None else timeout)
+        for interval in _intervals(policy) if retry else ():
+            if time.monotonic() + interval >= give_up_at:
                 break
             if errback is not None:
                 errback(failure, interval)
             time.sleep(interval)
-            attempts += 1
-            interval = min(interval + policy.get("interval_step", 0.2), policy.get("interval_max", 1))
             try:
-                send(*arguments)
+                send()
                 return
-            except self.errors as error:
+            except errors as error:
                 failure = error
-        raise OperationalError(str(failure)) from failure
+        raise OperationalError(str(failure) or repr(failure)) from failure
 
     def release(self) -> None:
         """Nothing to give back: the producer belongs to its thread."""
 
     close = release
+
+
+def _intervals(policy: Mapping[str, Any]) -> Iterator[float]:
+    """Yield the seconds to wait before each further try."""
+    limit = policy.get("max_retries", 3)
+    interval = policy.get("interval_start", 0)
+    tries = 0
+    while limit is None or tries < limit:
+        yield interval
+        tries += 1
+        interval = min(interval + policy.get("interval_step", 0.2), policy.get("interval_max", 1))

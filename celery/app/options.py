@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta, tzinfo
@@ -72,8 +73,16 @@ def warn_about_unknown(options: Iterable[str], stamped: Iterable[str] | None = N
                 f"`{name}` is not an option of `apply_async`; did you mean `{nearest[0]}`? "
                 "It was sent as a property of the message.",
                 CeleryWarning,
-                stacklevel=5,
+                stacklevel=_users_stacklevel(),
             )
+
+
+def _users_stacklevel() -> int:
+    """Return the ``stacklevel`` of the nearest line outside of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("celery."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def starts_at(countdown: Any, eta: Any, now: datetime, timezone: tzinfo) -> str | None:
@@ -164,7 +173,7 @@ def check_time_limits(time_limit: Any, soft_time_limit: Any) -> None:
             f"`soft_time_limit` ({soft_time_limit:g} s) is above `time_limit` ({time_limit:g} s): the task is killed "
             "before the soft limit is reached.",
             CeleryWarning,
-            stacklevel=5,
+            stacklevel=_users_stacklevel(),
         )
 
 

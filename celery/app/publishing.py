@@ -14,7 +14,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import EncodeError, SerializerNotInstalled
 from kombu.utils.functional import maybe_list
 
-from celery import signals
 from celery.app import delayed
 from celery.app.encoding import explained, known_compressions, known_serializers
-from celery.app.lanes import DirectProducer, open_direct
+from celery.app.lanes import PUBLISH_SECONDS, DirectProducer, open_publisher
 from celery.app.options import (
     TASK_OPTIONS,
     check_names,
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
 
 __all__ = ("PUBLISH_SECONDS", "Call", "Outbox", "batch", "outbox", "publish", "send_task", "similar_tasks")
-
-#: How long publishing may take in all, unless the call's ``timeout`` says otherwise.
-PUBLISH_SECONDS = 10.0
 
 #: "Not given": `None` takes away what the task's class says.
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET", "__bool__": lambda self: False})()
@@ -299,7 +295,7 @@ class Outbox:
         self.app = app
         self.version: int | None = None
         self.plans: dict[Any, Plan] = {}
-        self.local = threading.local()
+        self.forget_connections()
 
     # plans
 
@@ -340,8 +336,7 @@ class Outbox:
         self.tells_sent = conf.task_send_sent_event
         self.is_eager = conf.task_always_eager
         self.detects_quorum = conf.worker_detect_quorum_queues
-        self.direct_url = None
-        self.local = threading.local()
+        self.forget_connections()
         self.version = conf.version
 
     def _make_plan(self, call: Call, routed: dict[str, Any]) -> Plan:
@@ -426,14 +421,13 @@ class Outbox:
     def direct(self) -> DirectProducer | None:
         """Return this thread's producer over the transport's own publisher, or ``None`` where there is none."""
         try:
-            producer, pid = self.local.direct
+            return self.local.direct  # type: ignore[no-any-return]
         except AttributeError:
             pass
-        else:
-            if pid == os.getpid():
-                return producer  # type: ignore[no-any-return]
-        producer = open_direct(self.app)
-        self.local.direct = producer, os.getpid()
+        if self.publisher is UNSET:
+            self.publisher = open_publisher(self.app)
+        producer = None if self.publisher is None else DirectProducer(self.app, self.publisher)
+        self.local.direct = producer
         return producer
 
     @contextmanager
@@ -455,7 +449,8 @@ class Outbox:
                     local.producer = None
 
     def forget_connections(self) -> None:
-        """Drop, without closing, what belongs to the process that forked us."""
+        """Drop, without closing, what was opened: by another configuration, or by the process that forked us."""
+        self.publisher: Any = UNSET
         self.local = threading.local()
 
 
@@ -545,6 +540,3 @@ def similar_tasks(app: Any, name: str) -> list[str]:
     if name in app.tasks:
         return []
     return get_close_matches(name, [each for each in app.tasks if not each.startswith("celery.")], n=3)
-
-
-_Unused = Callable, signals

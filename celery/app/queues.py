@@ -13,7 +13,7 @@ from celery.utils.text import indent as textindent
 
 __all__ = ("Queues",)
 
-QUEUE_FORMAT = ".> {0.name:<16} exchange={0.exchange.name}({0.exchange.type}) key={0.routing_key}"
+QUEUE_FORMAT = ".> {0.name:<16} exchange={1.name}({1.type}) key={0.routing_key}"
 
 
 class Queues(dict):  # type: ignore[type-arg]
@@ -54,7 +54,7 @@ class Queues(dict):  # type: ignore[type-arg]
         return super().__getitem__(name) if alias is None else alias
 
     def __setitem__(self, name: str, queue: Queue) -> None:
-        if self.default_exchange and not queue.exchange and not queue.bindings:
+        if self.default_exchange and not queue.bindings and not queue.exchange.name:
             queue.exchange = self.default_exchange
         super().__setitem__(name, queue)
         if queue.alias:
@@ -77,19 +77,19 @@ class Queues(dict):  # type: ignore[type-arg]
         return self._add(Queue.from_dict(name, **options))
 
     def _add(self, queue: Queue) -> Queue:
-        if not queue.routing_key and self.default_routing_key is not None:
+        if not queue.routing_key:
             queue.routing_key = self.default_routing_key
-        if self.max_priority is not None:
-            arguments = {} if queue.queue_arguments is None else queue.queue_arguments
-            if "x-max-priority" not in arguments and queue.max_priority is None:
-                arguments["x-max-priority"] = self.max_priority
-            queue.queue_arguments = arguments
+        if self.max_priority is not None and queue.max_priority is None:
+            queue.queue_arguments = {"x-max-priority": self.max_priority, **(queue.queue_arguments or {})}
         self[queue.name] = queue
         return queue
 
     def format(self, indent: int = 0, indent_first: bool = True) -> str:
         """Return the queues that are consumed from as lines of text, for the banner."""
-        lines = [QUEUE_FORMAT.format(queue).strip() for _, queue in sorted(self.consume_from.items())]
+        lines = [
+            QUEUE_FORMAT.format(queue, queue.exchange or Exchange("", "bindings")).strip()
+            for _, queue in sorted(self.consume_from.items())
+        ]
         if not lines:
             return ""
         if indent_first:

@@ -85,14 +85,16 @@ class Router:
         Raises:
             QueueNotFound: the queue is not declared and must not be created.
         """
-        if options.get("queue"):
-            # Upstream: options of the value None stay in this case only, so priority=None reaches the message.
-            return {**options, **self.expand_destination({"queue": options["queue"]})}
+        options = self.expand_destination(options)
         answer = self.lookup_route(name, args, {} if kwargs is None else kwargs, options, task_type)
-        found = _prefer(options, self.expand_destination(answer) if answer else {})
-        if answer and (found.get("queue") or found.get("exchange")):
-            return found
-        return _prefer(found, self.expand_destination(self.app.conf.task_default_queue))
+        if answer:
+            options = _prefer(options, self.expand_destination(answer))
+            if options.get("queue") or options.get("exchange"):
+                return options
+        elif options.get("queue"):
+            # Upstream: options of the value None stay in this case only, so priority=None reaches the message.
+            return options
+        return _prefer(options, self.expand_destination(self.app.conf.task_default_queue))
 
     def expand_destination(self, route: Any) -> dict[str, Any]:
         """Return the options of ``route`` (a queue name or options), its queue name replaced by the queue."""

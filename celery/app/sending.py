@@ -26,7 +26,7 @@ def destination(
     """
     if exchange and routing_key:
         return exchange, routing_key
-    if exchange_type is None and queue is not None:
+    if exchange_type is None and queue is not None and queue.exchange is not None:
         exchange_type = queue.exchange.type
     if (exchange_type or "direct") == "direct" and queue_name:
         return "", queue_name
@@ -94,7 +94,8 @@ class MessageSender:
         else:
             queue_name = queue.name
         if delivery_mode is None:
-            delivery_mode = (queue.exchange.delivery_mode if queue is not None else None) or self.delivery_mode
+            own = None if queue is None or queue.exchange is None else queue.exchange.delivery_mode
+            delivery_mode = own or self.delivery_mode
         exchange, routing_key = destination(exchange, routing_key, exchange_type, queue, queue_name)
         if routing_key is None and queue is None:
             routing_key = self.routing_key
