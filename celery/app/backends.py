@@ -70,7 +70,7 @@ def _load(name: str, path: Any) -> Any:
 
 
 def _unknown(name: str) -> str:
-    nearest = get_close_matches(name, BACKEND_ALIASES, n=1)
+    nearest = get_close_matches(name, BACKEND_ALIASES, n=1, cutoff=0.7)
     hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
     return f"Unknown result backend `{name}`.{hint} Known: {', '.join(sorted(BACKEND_ALIASES))}."
 

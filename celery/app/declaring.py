@@ -100,7 +100,11 @@ class Declaring:
             return existing
         run = fun
         if pydantic:
-            run = _validating(self, fun, name, pydantic_strict, pydantic_context, pydantic_dump_kwargs)
+            from celery.app import models
+
+            run = models.pydantic_wrapper(self, fun, name, pydantic_strict, pydantic_context, pydantic_dump_kwargs)
+            dump = models.argument_dumper(fun, name, bind, pydantic_dump_kwargs)
+            options["_dump_pydantic_arguments"] = staticmethod(dump)
         task = self._make_task(fun, run, name, base or self.Task, bind, options)
         from celery.app.autoretry import add_autoretry_behaviour
 
@@ -118,16 +122,17 @@ class Declaring:
         bind: bool,
         options: dict[str, Any],
     ) -> Any:
+        method = run if bind else staticmethod(run)
         attributes = {
             "app": self,
             "name": name,
-            "run": run if bind else staticmethod(run),
+            "run": method,
             "_decorated": True,
             "__doc__": fun.__doc__,
             "__module__": fun.__module__,
             "__annotations__": getattr(fun, "__annotations__", {}),
             "__header__": self.type_checker(fun, bound=bind),
-            "__wrapped__": run,
+            "__wrapped__": method,
             **options,
         }
         task = type(_name_of(fun), (base,), attributes)()
@@ -167,14 +172,6 @@ class Declaring:
 
 def _name_of(function: Any) -> str:
     return getattr(function, "__name__", None) or type(function).__name__
-
-
-def _validating(
-    app: Any, fun: Callable[..., Any], name: str, strict: bool, context: Any, dump_kwargs: Any
-) -> Callable[..., Any]:
-    from celery.app.models import pydantic_wrapper
-
-    return pydantic_wrapper(app, fun, name, strict, context, dump_kwargs)
 
 
 # -- two tasks of one name

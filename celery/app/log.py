@@ -163,7 +163,7 @@ class Logging:
             format,
             colorize,
             formatter=TaskFormatter,
-            datefmt=datefmt or self.task_datefmt or self.datefmt,
+            datefmt=datefmt or self.task_datefmt,
             **kwargs,
         )
         logger.setLevel(loglevel)

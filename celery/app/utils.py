@@ -111,7 +111,7 @@ def _app_in(module: ModuleType, symbol_by_name: Callable[..., Any], imp: Callabl
     if hasattr(module, "__path__"):
         inner = f"{module.__name__}.celery"
         try:
-            return find_app(inner, symbol_by_name=symbol_by_name, imp=imp)
+            return _app_in(imp(inner), symbol_by_name, imp)
         except ModuleNotFoundError as error:
             if error.name != inner:
                 raise

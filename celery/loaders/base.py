@@ -204,7 +204,7 @@ class BaseLoader:
                 option = find(name).type
             except KeyError:
                 raise ValueError(
-                    f"Unknown setting {name!r} on the command line. One of your own needs its type: {key}=(string){value}"
+                    f"Unknown setting {name!r} on the command line; one of your own needs a type: {key}=(string){value}"
                 ) from None
             kind = option.type
         convert = types.get(overrides.get(kind, kind)) or Option.typemap.get(kind)
@@ -238,7 +238,7 @@ def import_config(name: str, imp: Callable[[str], Any]) -> Any:
     try:
         return imp(name)
     except NotAPackage:
-        raise
+        raise NotAPackage(_is_no_module_name(name, name.rpartition(".")[0])) from None
     except ModuleNotFoundError as error:
         parent, _, ending = name.rpartition(".")
         if ending == "py":

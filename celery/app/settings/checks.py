@@ -60,8 +60,8 @@ def converted(name: str, value: Any) -> Any:
     """Return text as a number where the setting is one, since environment variables hold text only."""
     if not isinstance(value, str):
         return value
-    option = OPTIONS.get(NEW_BY_OLD.get(name, name))
-    if option is None or option.type not in ("int", "float"):
+    name = NEW_BY_OLD.get(name, name)
+    if name not in OPTIONS or (OPTIONS[name].type not in ("int", "float") and name != "worker_concurrency"):
         return value
     for kind in (int, float):
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from celery.app.settings.naming import new_to_old, old_names_in, old_to_new
-from celery.app.settings.table import DEFAULTS
+from celery.app.settings.table import Defaults
 from celery.app.settings.view import Settings
 
 __all__ = ("detect_settings",)
@@ -30,6 +30,7 @@ def detect_settings(
     preconf = {} if preconf is None else preconf
     old: set[str] = set()
     if not prefix:
-        names = {*conf.keys(), *preconf}
+        # Upstream: what was assigned before counts only where there is no object with settings.
+        names = {*conf.keys()} or {*preconf}
         old = old_names_in(names, ignored=ignore_keys or (), new_names=all_keys, old_names=old_keys)
-    return Settings(preconf, [conf, DEFAULTS], (old_to_new, new_to_old), prefix, deprecated_settings=old)
+    return Settings(preconf, [conf, Defaults()], (old_to_new, new_to_old), prefix, deprecated_settings=old)

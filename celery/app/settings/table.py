@@ -10,7 +10,17 @@ from typing import Any
 
 from celery.app.settings.options import Option, flatten, searchresult
 
-__all__ = ("NAMESPACES", "OPTIONS", "DEFAULTS", "SETTING_KEYS", "NEW_BY_OLD", "OLD_BY_NEW", "UNDECLARED", "find")
+__all__ = (
+    "NAMESPACES",
+    "OPTIONS",
+    "DEFAULTS",
+    "SETTING_KEYS",
+    "NEW_BY_OLD",
+    "OLD_BY_NEW",
+    "UNDECLARED",
+    "Defaults",
+    "find",
+)
 
 DEFAULT_ACCEPT_CONTENT = ("json",)
 DEFAULT_POOL = "prefork"
@@ -394,8 +404,19 @@ NAMESPACES: dict[str, Any] = _namespaces()
 OPTIONS: dict[str, Option] = dict(flatten(NAMESPACES))
 DEFAULTS: dict[str, Any] = {name: option.default for name, option in OPTIONS.items()}
 SETTING_KEYS: set[str] = set(DEFAULTS)
+
 NEW_BY_OLD: dict[str, str] = {old.upper(): name for name, option in OPTIONS.items() for old in option.old}
 OLD_BY_NEW: dict[str, str] = {name: old for old, name in NEW_BY_OLD.items()}
+
+
+class Defaults(dict[str, Any]):
+    """The defaults as the lowest layer of one app's settings; changing a value in place changes no other app's."""
+
+    def __init__(self) -> None:
+        super().__init__(DEFAULTS)
+        for name, value in DEFAULTS.items():
+            if isinstance(value, (dict, list)):
+                self[name] = value.copy()
 
 
 def find(name: str, namespace: str = "celery") -> searchresult:

@@ -20,8 +20,8 @@ from typing import Any
 from celery.app.settings import checks
 from celery.app.settings.masking import censored
 from celery.app.settings.naming import SpellingOf, new_to_old, old_to_new, spellings, user_prefix
-from celery.app.settings.table import DEFAULTS, NEW_BY_OLD, SETTING_KEYS, find
-from celery.app.settings.watch import watcher
+from celery.app.settings.table import NEW_BY_OLD, SETTING_KEYS, Defaults, find
+from celery.app.settings.watch import is_default, watcher
 from celery.utils.collections import ConfigurationView, force_mapping
 
 __all__ = ("Settings",)
@@ -170,18 +170,18 @@ class Settings(ConfigurationView):
 
     def _watch(self) -> None:
         attributes = self.__dict__
-        attributes["_watchers"] = [look for look in map(watcher, self.maps) if look is not None]
-        attributes["_seen"] = [list(look()) for look in self._watchers]
+        looks = [look for look in map(watcher, self.maps) if look is not None]
+        attributes["_seen"] = [(look, list(look())) for look in looks]
         self.changed()
 
     def refresh(self) -> None:
         """Look whether a live layer changed; ``app.conf`` does this at every access, so it is short."""
-        seen = [list(look()) for look in self._watchers]
         try:
-            same = seen == self._seen
+            for look, seen in self._seen:
+                if list(look()) != seen:
+                    self._watch()
+                    return
         except Exception:  # a user's ``__eq__``; it is asked only where the object is another one
-            same = False
-        if not same:
             self._watch()
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -309,7 +309,7 @@ class Settings(ConfigurationView):
 
     def _user_layers(self) -> list[Any]:
         self.finalize()
-        return [layer for layer in self.maps if layer is not DEFAULTS]
+        return [layer for layer in self.maps if not is_default(layer)]
 
     def without_defaults(self) -> Settings:
         """Return a copy that has only what somebody configured."""
@@ -389,4 +389,4 @@ def _plain(name: str, value: Any, prefix: str | None) -> Any:
 
 
 def _restore(kind: type[Settings], configured: Mapping[str, Any], prefix: str | None) -> Settings:
-    return kind(dict(configured), [DEFAULTS], prefix=prefix)
+    return kind(dict(configured), [Defaults()], prefix=prefix)

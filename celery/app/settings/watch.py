@@ -7,9 +7,14 @@ from types import ModuleType
 from typing import Any
 
 from celery.app.settings.pending import PendingConfiguration
-from celery.app.settings.table import DEFAULTS
+from celery.app.settings.table import DEFAULTS, Defaults
 
-__all__ = ("watcher",)
+__all__ = ("is_default", "watcher")
+
+
+def is_default(layer: Any) -> bool:
+    """Whether ``layer`` is the table's defaults, and nobody's configuration."""
+    return layer is DEFAULTS or isinstance(layer, Defaults)
 
 
 def watcher(layer: Any) -> Callable[[], Iterable[Any]] | None:
@@ -17,7 +22,7 @@ def watcher(layer: Any) -> Callable[[], Iterable[Any]] | None:
 
     Two looks that differ in the identity of a value mean a change.
     """
-    if layer is DEFAULTS or isinstance(layer, PendingConfiguration):
+    if is_default(layer) or isinstance(layer, PendingConfiguration):
         return None
     if isinstance(layer, dict):
         return layer.values
