@@ -1,0 +1,265 @@
+"""The program ``celery``: finds the app, then hands over to the command."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+import click.exceptions
+from click_didyoumean import DYMGroup
+from click_plugins import with_plugins
+
+from celery import VERSION_BANNER
+from celery.app.utils import bugreport, find_app
+from celery.bin.base import CeleryCommand, CeleryOption, CLIContext
+from celery.exceptions import ImproperlyConfigured
+
+#: sysexits.h: something is wrong with the configuration.
+EX_CONFIG = getattr(os, "EX_CONFIG", 78)
+
+#: Command → where it is.  A command is loaded when it is asked for; those of later releases are simply not there.
+COMMANDS = {
+    "amqp": "celery.bin.amqp:amqp",
+    "beat": "celery.bin.beat:beat",
+    "call": "celery.bin.call:call",
+    "control": "celery.bin.control:control",
+    "events": "celery.bin.events:events",
+    "graph": "celery.bin.graph:graph",
+    "inspect": "celery.bin.control:inspect",
+    "list": "celery.bin.list:list_",
+    "logtool": "celery.bin.logtool:logtool",
+    "migrate": "celery.bin.migrate:migrate",
+    "multi": "celery.bin.multi:multi",
+    "purge": "celery.bin.purge:purge",
+    "report": "celery.bin.celery:report",
+    "result": "celery.bin.result:result",
+    "shell": "celery.bin.shell:shell",
+    "status": "celery.bin.control:status",
+    "upgrade": "celery.bin.upgrade:upgrade",
+    "worker": "celery.bin.worker:worker",
+}
+
+
+class App(click.ParamType):
+    """An app, by the module (and name) it is in."""
+
+    name = "application"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return find_app(value)
+        except (AttributeError, ModuleNotFoundError, ImportError, ImproperlyConfigured) as exc:
+            self.fail(str(exc), param, ctx)
+        except Exception as exc:
+            self.fail(_failed_on_import(exc), param, ctx)
+
+
+def _failed_on_import(exc: Exception) -> str:
+    """Return where in the user's module its import failed, and by what."""
+    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename]
+    where = frames[-1] if frames else None
+    place = f"{os.path.relpath(where.filename)} line {where.lineno}" if where else "The module"
+    return f"{place} failed on import: {type(exc).__name__}: {exc}"
+
+
+APP = App()
+
+
+class LazyGroup(DYMGroup):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *(name for name in COMMANDS if _exists(COMMANDS[name]))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in COMMANDS and _exists(COMMANDS[cmd_name]):
+            from celery.utils.imports import symbol_by_name
+
+            found = symbol_by_name(COMMANDS[cmd_name])
+        if found is not None and ctx.obj is not None:
+            _add_user_options(found, ctx.obj.app, cmd_name)
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = get_close_matches(name, self.list_commands(ctx), n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(f'`{word}`' for word in near)}?" if near else ""
+            ctx.fail(f"No such command '{name}'.{hint} Known: {', '.join(self.list_commands(ctx))}.")
+        return super().resolve_command(ctx, args)
+
+
+def _exists(path: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(path.partition(":")[0]) is not None
+
+
+def _add_user_options(command: click.Command, app: Any, name: str) -> None:
+    """Give ``command`` the options that the app adds to it, once."""
+    known = {param.name for param in command.params}
+    for group in ("preload", name):
+        for option in app.user_options.get(group, ()):
+            if getattr(option, "name", None) not in known and isinstance(option, click.Parameter):
+                command.params.append(option)
+
+
+def _plugins() -> Any:
+    return entry_points(group="celery.commands")
+
+
+@with_plugins(_plugins())
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"auto_envvar_prefix": "CELERY"})
+@click.option(
+    "-A", "--app", envvar="APP", cls=CeleryOption, type=str, help_group="Global Options", help="Module of the app."
+)
+@click.option(
+    "-b",
+    "--broker",
+    envvar="BROKER_URL",
+    cls=CeleryOption,
+    help_group="Global Options",
+    help="URL of the broker.",
+)
+@click.option(
+    "--result-backend",
+    envvar="RESULT_BACKEND",
+    cls=CeleryOption,
+    help_group="Global Options",
+    help="URL of the result store.",
+)
+@click.option("--loader", envvar="LOADER", cls=CeleryOption, help_group="Global Options", help="Class of the loader.")
+@click.option(
+    "--config",
+    envvar="CONFIG_MODULE",
+    cls=CeleryOption,
+    help_group="Global Options",
+    help="Module of the configuration.",
+)
+@click.option(
+    "--workdir",
+    cls=CeleryOption,
+    type=pathlib.Path,
+    callback=lambda _, __, directory: _enter(directory),
+    is_eager=True,
+    help_group="Global Options",
+    help="Directory to work in.",
+)
+@click.option(
+    "-C",
+    "--no-color",
+    envvar="NO_COLOR",
+    is_flag=True,
+    cls=CeleryOption,
+    help_group="Global Options",
+    help="Print without colours.",
+)
+@click.option(
+    "-q", "--quiet", is_flag=True, cls=CeleryOption, help_group="Global Options", help="Print no more than asked for."
+)
+@click.option("--version", is_flag=True, cls=CeleryOption, help_group="Global Options", help="Print the version.")
+@click.option(
+    "--skip-checks",
+    envvar="SKIP_CHECKS",
+    is_flag=True,
+    cls=CeleryOption,
+    help_group="Global Options",
+    help="Skip Django's checks at the start.",
+)
+@click.option(
+    "--debug", is_flag=True, cls=CeleryOption, help_group="Global Options", help="Show a traceback with each error."
+)
+@click.pass_context
+def celery(
+    ctx: click.Context,
+    app: str | None,
+    broker: str | None,
+    result_backend: str | None,
+    loader: str | None,
+    config: str | None,
+    workdir: Any,
+    no_color: bool,
+    quiet: bool,
+    version: bool,
+    skip_checks: bool,
+    debug: bool,
+) -> None:
+    """Run tasks, and look after those who do."""
+    if version:
+        click.echo(VERSION_BANNER)
+        ctx.exit()
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        ctx.exit()
+    given = {
+        "CELERY_LOADER": loader,
+        "CELERY_BROKER_URL": broker,
+        "CELERY_RESULT_BACKEND": result_backend,
+        "CELERY_CONFIG_MODULE": config,
+        "CELERY_SKIP_CHECKS": "true" if skip_checks else None,
+    }
+    # Through the environment, so that children and whatever else the app starts see the same.
+    os.environ.update({name: value for name, value in given.items() if value})
+    if workdir is None and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    if app:
+        found = APP.convert(app, _param(ctx, "app"), ctx)
+    else:
+        from celery import current_app
+
+        found = current_app._get_current_object()
+        if ctx.invoked_subcommand == "worker" and not _has_configuration(found):
+            click.echo("No app. Give one: -A module or -A module:name.", err=True)
+    ctx.obj = CLIContext(app=found, no_color=no_color, workdir=workdir, quiet=quiet)
+
+
+def _enter(directory: pathlib.Path | None) -> pathlib.Path | None:
+    if directory:
+        try:
+            os.chdir(directory)
+        except OSError as exc:
+            raise click.BadParameter(f"cannot work in {directory}: {exc.strerror}") from exc
+        sys.path.insert(0, str(directory.resolve()))
+    return directory
+
+
+def _param(ctx: click.Context, name: str) -> Any:
+    return next(param for param in ctx.command.params if param.name == name)
+
+
+def _has_configuration(app: Any) -> bool:
+    """Return whether the default app found a configuration, or was told of a broker."""
+    return bool(os.environ.get("CELERY_BROKER_URL") or getattr(app.loader, "configured", False) or app.conf.broker_url)
+
+
+@celery.command(cls=CeleryCommand)
+@click.pass_context
+def report(ctx: click.Context, **kwargs: Any) -> None:
+    """Print what to tell when asking for help: versions, system, settings without secrets."""
+    app = ctx.obj.app
+    app.loader.import_default_modules()
+    ctx.obj.echo(bugreport(app=app))
+
+
+def main() -> int:
+    """Run the program ``celery``; returns (or exits with) its status.
+
+    An error that we know is one line; with ``--debug``, and for any other, there is a traceback.
+    """
+    from kombu.exceptions import OperationalError
+
+    try:
+        status = celery(auto_envvar_prefix="CELERY", standalone_mode=True)
+    except (ImproperlyConfigured, OperationalError) as exc:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(f"Error: {exc}", err=True)
+        return EX_CONFIG if isinstance(exc, ImproperlyConfigured) else 1
+    return int(status or 0)
