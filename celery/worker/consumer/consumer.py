@@ -31,7 +31,7 @@ STOPPING = {bootsteps.CLOSE, bootsteps.TERMINATE}
 class Consumer:
     """Takes messages and calls ``on_task_request(request)`` with each that is to run now.
 
-    Steps put their things on it: ``connection``, ``event_dispatcher``, ``task_consumer``, ``qos``, ``heart``, ``gossip``.
+    Steps put on it: ``connection``, ``event_dispatcher``, ``task_consumer``, ``qos``, ``heart``, ``gossip``.
     """
 
     Strategies = dict
