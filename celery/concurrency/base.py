@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from billiard.einfo import ExceptionInfo
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
@@ -25,7 +24,7 @@ from celery.utils.log import get_logger
 if TYPE_CHECKING:
     from celery.abc import Job, Runner
 
-__all__ = ("BasePool", "JobPool", "PoolTraits", "apply_target")
+__all__ = ("BasePool", "JobPool", "PoolTraits", "apply_target", "bare_exception", "exception_info", "raised", "tell")
 
 logger = get_logger("celery.pool")
 
@@ -246,8 +245,9 @@ class BasePool:
 class JobPool(BasePool):
     """A pool that takes jobs.
 
-    ``runner`` makes a `celery.abc.Runner`; it is called where jobs run (in each child process, in each thread), after
-    ``initializer(*initargs)``.  A pool without ``runner`` only takes callables.
+    ``runner`` makes a `celery.abc.Runner`; it is called where jobs run (in each child process, in each thread).  A
+    pool without ``runner`` only takes callables.  ``initializer(*initargs)`` sets up a process that the pool starts,
+    before ``runner`` is called there; pools that start none never call it.
 
     All callbacks of a job come on the thread that runs the event loop.
     """
@@ -295,4 +295,21 @@ def tell(method: Callable[..., Any], *args: Any) -> None:
 
 def exception_info(error: BaseException) -> ExceptionInfo:
     """Return ``error`` with its traceback, as callbacks get it."""
-    return ExceptionInfo((type(error), error, error.__traceback__ or sys.exc_info()[2]))
+    error = raised(error)
+    return ExceptionInfo((type(error), error, error.__traceback__))
+
+
+def bare_exception(info: ExceptionInfo) -> BaseException:
+    """Return the exception of ``info``, which billiard wraps for as long as it has not crossed a pipe."""
+    error: BaseException = info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error
+
+
+def raised(error: BaseException) -> Any:
+    """Return ``error`` with a traceback, even if nobody has raised it: `ExceptionInfo` needs one."""
+    if error.__traceback__ is None:
+        try:
+            raise error
+        except type(error):
+            pass
+    return error

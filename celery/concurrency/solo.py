@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from billiard.exceptions import WorkerLostError
 
+from celery import signals
 from celery.concurrency.base import WORKER_EXITS, JobPool, PoolTraits, apply_target, exception_info, tell
 from celery.concurrency.guard import user_code
 from celery.concurrency.mailbox import Mailbox
@@ -57,8 +58,7 @@ class TaskPool(JobPool):
         )
 
     def on_start(self) -> None:
-        if self.initializer is not None:
-            self.initializer(*self.initargs)
+        signals.worker_process_init.send(sender=None)  # Upstream: this process is the worker and its only child
         if self.make_runner is not None:
             self._runner = self.make_runner()
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from billiard.exceptions import WorkerLostError
 
-from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, tell
+from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, raised, tell
 from celery.concurrency.mailbox import Mailbox
 from celery.utils.log import get_logger
 
@@ -75,10 +75,6 @@ class TaskPool(JobPool):
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._running: set[Job] = set()
-
-    def on_start(self) -> None:
-        if self.initializer is not None:
-            self.initializer(*self.initargs)
 
     # -- jobs, on the loop's thread
 
@@ -277,7 +273,7 @@ class TaskPool(JobPool):
         self._mailbox.close()
         running, self._running = self._running, set()
         for job in running:
-            tell(job.on_lost, WorkerLostError(f"{job.name} was left in its thread when the worker ended"))
+            tell(job.on_lost, raised(WorkerLostError(f"{job.name} was left in its thread when the worker ended")))
 
     def _dismiss_threads(self) -> None:
         with self._wanted:

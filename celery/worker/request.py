@@ -24,6 +24,7 @@ from celery import current_app, platforms, signals
 from celery.app import trace as tracing
 from celery.app.task import Context
 from celery.app.trace import child
+from celery.concurrency.base import bare_exception, exception_info
 from celery.exceptions import (
     Ignore,
     InvalidTaskError,
@@ -468,7 +469,7 @@ class Request:
 
     def on_lost(self, error: Exception) -> None:
         """The process died while it ran this request."""
-        self.on_failure(ExceptionInfo((type(error), error, error.__traceback__)))
+        self.on_failure(exception_info(error))
 
     def on_dropped(self) -> None:
         """The pool is closing and never started it: give it back to the broker."""
@@ -555,7 +556,7 @@ class Request:
         task_ready(self)
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", timeout, self.name, self.id)
         error = TimeLimitExceeded(timeout)
-        self._fail_here(ExceptionInfo((TimeLimitExceeded, error, None)))
+        self._fail_here(exception_info(error))
         if self.task.acks_late and not self.task.acks_on_timeout:
             self.reject(requeue=False)
         else:
@@ -581,7 +582,7 @@ class Request:
         if self.task.acks_late:
             self.acknowledge()
         self.send_event(
-            "task-retried", exception=safe_repr(exc_info.exception.exc), traceback=safe_str(exc_info.traceback)
+            "task-retried", exception=safe_repr(bare_exception(exc_info).exc), traceback=safe_str(exc_info.traceback)
         )
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
@@ -590,7 +591,7 @@ class Request:
         ``return_ok`` true: the child itself has stored and told of it.  Else it died, and this process does.
         """
         task_ready(self)
-        exc = exc_info.exception
+        exc = bare_exception(exc_info)
         if isinstance(exc, MemoryError):
             raise MemoryError(f"Process got: {exc}")
         if isinstance(exc, Reject):
@@ -653,7 +654,7 @@ class Request:
 
     def _fail_here(self, exc_info: ExceptionInfo) -> None:
         """Store the failure and tell of it from this process: the one that ran the task cannot any more."""
-        task, exc, context = self.task, exc_info.exception, self._context
+        task, exc, context = self.task, bare_exception(exc_info), self._context
         try:
             task.backend.mark_as_failure(self.id, exc, request=context, store_result=self.store_errors)
         except Exception as error:
@@ -677,7 +678,7 @@ class Request:
         if self._eventer is not None:
             self.send_event(
                 "task-failed",
-                exception=safe_repr(get_pickled_exception(exc_info.exception)),
+                exception=safe_repr(get_pickled_exception(bare_exception(exc_info))),
                 traceback=exc_info.traceback,
             )
 

@@ -17,6 +17,7 @@ from kombu.serialization import loads as loads_body
 from kombu.serialization import prepare_accept_content
 
 from celery.app import trace as tracing
+from celery.concurrency.base import exception_info
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 from celery.protocol.task import ParsedTask, Unreadable, parse_body
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
@@ -204,7 +205,7 @@ def _pickled(einfo: ExceptionInfo) -> bytes:
         return data
     except Exception:
         substitute = RuntimeError(saferepr(einfo.exception))
-        plain = ExceptionInfo((RuntimeError, substitute, None))
+        plain = exception_info(substitute)
         plain.traceback = einfo.traceback
         return pickle.dumps(plain)
 

@@ -10,7 +10,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, TimeoutError, WorkerLostError
 
-from celery.concurrency.base import exception_info
+from celery.concurrency.base import bare_exception, exception_info
 from celery.concurrency.guard import user_code
 
 __all__ = ("Call", "run_call")
@@ -33,7 +33,7 @@ def _pickled(info: ExceptionInfo) -> bytes:
         pickle.loads(data)  # some exceptions can be written but not read back
         return data
     except Exception:
-        plain = exception_info(RuntimeError(repr(info.exception)))
+        plain = exception_info(RuntimeError(repr(bare_exception(info))))
         plain.traceback = info.traceback
         return pickle.dumps((False, plain))
 
@@ -131,7 +131,7 @@ class Call:
         has_succeeded, value = self._outcome
         if has_succeeded:
             return value
-        raise value.exception
+        raise bare_exception(value)
 
     def terminate(self, signum: int) -> bool:
         """End it by a signal, if it runs; returns whether it did."""

@@ -176,7 +176,7 @@ class Service:
             signal.signal(signum, self._on_leave_signal)
         signal.signal(signal.SIGUSR1, self._on_soft_limit)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.register_at_fork(after_in_child=restore_signals)
+        os.register_at_fork(before=hold_signals, after_in_parent=let_signals_come, after_in_child=be_a_plain_process)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
         self.channel.sendall(HEADER.pack(UP, 0, 0))
 
@@ -302,11 +302,21 @@ class NoRunner:
         pass
 
 
-def restore_signals() -> None:
-    """Let a process that a task forks be a plain one: it has none of our signal handlers."""
+def hold_signals() -> None:
+    """Before a task forks: CPython forgets what comes while it is busy with that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_AT_START)
+
+
+def let_signals_come() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
+
+
+def be_a_plain_process() -> None:
+    """In a process that a task forked: have none of our signal handlers."""
     for signum in (*LEAVE_SIGNALS, signal.SIGUSR1):
         if getattr(signal.getsignal(signum), "__self__", None).__class__ is Service:
             signal.signal(signum, signal.SIG_DFL)
+    let_signals_come()
 
 
 def pack_answer(number: int, began: float, answer: bytes) -> bytes:

@@ -19,7 +19,7 @@ from billiard import get_context
 from billiard.common import human_status
 from billiard.exceptions import Terminated, WorkerLostError
 
-from celery.concurrency.base import tell
+from celery.concurrency.base import raised, tell
 from celery.concurrency.processes.agenda import Agenda
 from celery.concurrency.processes.calls import Call
 from celery.concurrency.processes.child import Child, settle, start_child
@@ -647,9 +647,9 @@ class Supervisor:
             if child.killed is not None and child.killed[0] == number:
                 tell(job.on_hard_limit, child.killed[1])
             elif child.terminated is not None and child.terminated[0] == number:
-                tell(job.on_lost, Terminated(child.terminated[1]))
+                tell(job.on_lost, raised(Terminated(child.terminated[1])))
             else:
-                tell(job.on_lost, WorkerLostError(f"Worker exited prematurely: {status} Job: {number}."))
+                tell(job.on_lost, raised(WorkerLostError(f"Worker exited prematurely: {status} Job: {number}.")))
         self._requeue(child)
 
     def _replace(self, child: Child) -> None:
