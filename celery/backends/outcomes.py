@@ -1,0 +1,125 @@
+"""What a worker tells a backend when a task starts or ends, and who else must hear of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+
+from celery import states
+from celery.backends.errbacks import StandIn, call_errbacks
+from celery.exceptions import TaskRevokedError
+
+__all__ = ("Outcomes",)
+
+
+class Outcomes:
+    """``mark_as_...``: store the state, count the member of a chord, call errbacks."""
+
+    app: Any
+
+    def mark_as_started(self, task_id: str, **meta: Any) -> Any:
+        """A process has begun to run the task; ``meta`` says which."""
+        return self.store_result(task_id, meta, states.STARTED)
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+    ) -> None:
+        """The task has ended well."""
+        if store_result and not (request is not None and request.ignore_result):
+            self.store_result(task_id, result, state, request=request)
+        if request and request.chord:
+            self.on_chord_part_return(request, state, result)
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: Any = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """The task has raised ``exc``, so the rest of its chain will not run either."""
+        if store_result:
+            self.store_result(task_id, exc, state, traceback=traceback, request=request)
+        if not request:
+            return
+        if request.chord:
+            self.on_chord_part_return(request, state, exc)
+        for step in _steps_that_will_not_run(request):
+            if store_result and state in states.PROPAGATE_STATES and step.id:
+                self.store_result(step.id, exc, state, traceback=traceback, request=step)
+            if step.chord:
+                self.on_chord_part_return(step, state, exc)
+        if call_errbacks and request.errbacks:
+            self._call_task_errbacks(request, exc, traceback)
+
+    def mark_as_revoked(
+        self,
+        task_id: str,
+        reason: str = "",
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.REVOKED,
+    ) -> None:
+        """The task will not run, or was killed; a chord it belongs to counts it as failed."""
+        error = TaskRevokedError(reason)
+        if store_result:
+            self.store_result(task_id, error, state, traceback=None, request=request)
+        if request and request.chord:
+            self.on_chord_part_return(request, state, error)
+
+    def mark_as_retry(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: Any = None,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.RETRY,
+    ) -> Any:
+        """The task has raised ``exc`` and will run again."""
+        if store_result:
+            return self.store_result(task_id, exc, state, traceback=traceback, request=request)
+        return None
+
+    def fail_from_current_stack(self, task_id: str, exc: BaseException | None = None) -> ExceptionInfo:
+        """Store that the task failed with the exception that is being handled, or with ``exc``."""
+        error = exc if exc is not None else sys.exc_info()[1]
+        if error is None:
+            raise RuntimeError("fail_from_current_stack() needs an exception: none is given and none is being handled")
+        info = _with_traceback(error)
+        self.mark_as_failure(task_id, error, info.traceback)
+        return info
+
+    def _call_task_errbacks(self, request: Any, exc: BaseException, traceback: Any) -> None:
+        call_errbacks(self.app, request, exc, traceback)
+
+    # what the store itself gives
+
+    def store_result(self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None) -> Any:
+        raise NotImplementedError
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+
+def _with_traceback(error: BaseException) -> ExceptionInfo:
+    if error.__traceback__ is not None:
+        return ExceptionInfo((type(error), error, error.__traceback__))
+    try:
+        raise error
+    except BaseException:
+        return ExceptionInfo()
+    finally:
+        error.__traceback__ = None
+
+
+def _steps_that_will_not_run(request: Any) -> Iterator[StandIn]:
+    """Yield the steps behind this one in its chain, in the order in which they are kept."""
+    for signature in request.chain or ():
+        yield StandIn.of_signature(signature)

@@ -1,0 +1,150 @@
+"""Chords on Redis: members are counted on the server, under the keys that Celery uses.
+
+    .j  the parts, in the order of the header      .t  how many were added later
+    .s  how many there are to be                   .d  which are counted already
+    .c  who is sending the body, then ``done``
+
+The body is sent by the one who holds the claim ``.c``.  A claim ends by itself, so that another delivery of a member
+sends the body if its holder died; it always has the same task id.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from celery import states
+from celery.backends.chords import fail_body
+from celery.backends.redis.scripts import COUNT, FINISH, HOLD
+from celery.exceptions import ChordError
+from celery.result import GroupResult, ResultSet, allow_join_result
+from celery.utils.failpoints import failpoint
+from celery.utils.log import get_logger
+
+__all__ = ("RedisChords",)
+
+logger = get_logger(__name__)
+
+#: Seconds for which the claim is kept while the body is being sent.
+HOLD_SECONDS = 21
+#: Seconds for which it is remembered that the body was sent.
+DONE_SECONDS = 300
+
+
+class RedisChords:
+    """What ``RedisBackend`` knows of chords."""
+
+    app: Any
+
+    def _is_ordered(self) -> bool:
+        return (self.app.conf.result_backend_transport_options or {}).get("result_chord_ordered", True)
+
+    def _chord_key(self, group_id: str, suffix: str) -> Any:
+        return self.get_key_for_group(group_id, suffix)
+
+    def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
+        """Save a header that is not flat: its values cannot be put together from the parts alone."""
+        header = self.app.GroupResult(*header_result_args)
+        if any(isinstance(member, ResultSet) for member in header.results):
+            value = self.encode({"result": header.as_tuple()})
+            self._set_plain(self.get_key_for_group(header.id), value, self.expires)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Begin to count, up to ``chord_size``."""
+        expires = int(self.chord_expires or 0)
+        size = ("SET", self._chord_key(group_id, ".s"), chord_size, *(("EX", expires) if expires else ()))
+        self._ensured(lambda line: line.call_many([("DEL", self._chord_key(group_id, ".c")), size]))
+
+    def add_to_chord(self, group_id: str, result: Any) -> None:
+        """Count up to one more."""
+        self.incr(self._chord_key(group_id, ".t"))
+
+    def on_chord_part_return(
+        self, request: Any, state: str, result: Any, propagate: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Count a member that has ended; the last one to end sends the body.
+
+        With ``propagate`` false, a failed member's exception is a value like any other.
+        """
+        group_id, task_id = request.group, request.id
+        if not group_id or not task_id:
+            return
+        token = uuid4().hex
+        count = self._count(group_id, task_id, request.group_index, state, result, token)
+        if count:
+            failpoint("chord.before_release")
+            self._release(group_id, self.app.signature(request.chord), token, propagate is not False)
+
+    def _count(self, group_id: str, task_id: str, index: Any, state: str, result: Any, token: str) -> int:
+        part = self.encode([1, task_id, state, self.encode_result(result, state)])
+        keys = [self._chord_key(group_id, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
+        arguments = [
+            task_id,
+            part,
+            int(self._is_ordered()),
+            "+inf" if index is None else index,
+            int(self.chord_expires or 0),
+            int(self.expires or 0),
+            max(1, int(2 * self.app.conf.result_chord_join_timeout)),
+            token,
+        ]
+        return self._ensured(lambda line: COUNT.call(line, keys, arguments))
+
+    def _release(self, group_id: str, body: Any, token: str, propagate: bool) -> None:
+        try:
+            values = self._values_of(group_id, propagate)
+        except Exception as error:
+            logger.debug("Chord %r fails: %r", group_id, error)
+            chord_error = error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}")
+            self._end_in_error(group_id, body, chord_error, error.__cause__ or error)
+            return
+        if not self._holds(group_id, token):
+            return  # it took so long that another took over
+        try:
+            body.delay(values)
+        except Exception as error:
+            logger.exception("Chord %r: cannot send the body", group_id)
+            self._end_in_error(group_id, body, ChordError(f"Callback error: {error!r}"), error)
+            return
+        failpoint("chord.after_release")
+        keys = [self._chord_key(group_id, suffix) for suffix in (".c", ".j", ".t", ".s", ".d")]
+        self._ensured(lambda line: FINISH.call(line, keys, [token, DONE_SECONDS]))
+
+    def _holds(self, group_id: str, token: str) -> bool:
+        keys = [self._chord_key(group_id, suffix) for suffix in (".c", ".s")]
+        return bool(self._ensured(lambda line: HOLD.call(line, keys, [token, HOLD_SECONDS])))
+
+    def _end_in_error(self, group_id: str, body: Any, error: ChordError, cause: BaseException) -> None:
+        fail_body(self, body, error, cause)
+        self.delete(self._chord_key(group_id, ".s"))  # no further delivery of a member completes it again
+
+    def _values_of(self, group_id: str, propagate: bool) -> list[Any]:
+        """Return what the members returned, in order; raise ChordError if one failed."""
+        header = GroupResult.restore(group_id, backend=self, app=self.app)
+        if header is not None:
+            return self._values_of_saved(header, propagate)
+        return [self._value_of_part(part, propagate) for part in self._parts(group_id)]
+
+    def _values_of_saved(self, header: Any, propagate: bool) -> list[Any]:
+        timeout = self.app.conf.result_chord_join_timeout
+        join = header.join_native if header.supports_native_join else header.join
+        try:
+            with allow_join_result():
+                return join(timeout=timeout, propagate=propagate)
+        except Exception as error:
+            culprit = next(header._failed_join_report(), None)
+            text = f"Dependency {culprit.id} raised {error!r}" if culprit is not None else repr(error)
+            raise ChordError(text) from error
+
+    def _parts(self, group_id: str) -> list[Any]:
+        key = self._chord_key(group_id, ".j")
+        command = ("ZRANGE", key, 0, -1) if self._is_ordered() else ("LRANGE", key, 0, -1)
+        return self._ensured(lambda line: line.call_many([("MULTI",), command, ("EXEC",)]))[-1][0]
+
+    def _value_of_part(self, part: Any, propagate: bool) -> Any:
+        _, task_id, state, value = self.decode(part)
+        if state in states.EXCEPTION_STATES:
+            value = self.exception_to_python(value)
+        if propagate and state in states.PROPAGATE_STATES:
+            raise ChordError(f"Dependency {task_id} raised {value!r}") from value
+        return value

@@ -1,0 +1,114 @@
+"""Stores whose confirmations are collected in bulk: written at once, so that waiting clients see them at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redis import exceptions
+
+from celery.backends.redis.line import Line
+from celery.exceptions import BackendStoreError
+from celery.protocol.resp import ReplyError, error_for
+
+__all__ = ("Deferred",)
+
+#: How many confirmations may be outstanding; more are collected without being asked.
+OUTSTANDING_MAX = 256
+
+#: MULTI, SETEX, PUBLISH, EXEC are answered one by one.
+REPLIES_PER_STORE = 4
+
+
+class Deferred:
+    """The line of one thread, and what was written to it but is not confirmed yet.
+
+    Whatever else the thread asks of Redis goes over the same line, behind what it stored; so it reads what it wrote.
+    """
+
+    __slots__ = ("_open", "_retry", "line", "unconfirmed")
+
+    def __init__(self, open_line: Callable[[], Line], retry: Callable[[Callable[[], Any]], Any]) -> None:
+        self._open = open_line
+        self._retry = retry
+        self.line: Line | None = None
+        self.unconfirmed: deque[tuple[bytes, bytes]] = deque()
+
+    def store(self, key: bytes, packet: bytes) -> None:
+        """Write a store; it is kept until Redis has confirmed it."""
+        unconfirmed = self.unconfirmed
+        unconfirmed.append((packet, key))
+        line = self.line
+        if line is None or line.closed:
+            self._retry(self._send_again)
+        else:
+            try:
+                line.send(packet)
+            except Exception:  # the line is closed now
+                self._retry(self._send_again)
+        if len(unconfirmed) >= OUTSTANDING_MAX:
+            self.flush()
+
+    def _send_again(self) -> Line:
+        """Open a line and write again what is not confirmed: a store twice is the same as once."""
+        line = self._open()
+        if self.unconfirmed:
+            line.send(b"".join([packet for packet, _ in self.unconfirmed]))
+        self.line = line
+        return line
+
+    def _ready_line(self) -> Line:
+        return self.line if self.line is not None and not self.line.closed else self._send_again()
+
+    def flush(self) -> None:
+        """Wait for all confirmations.
+
+        Raises:
+            BackendStoreError: Redis refused something; the rest is confirmed.
+        """
+        if self.unconfirmed:
+            refused: list[tuple[bytes, Exception]] = []
+            self._retry(lambda: self._collect(refused))
+            if refused:
+                raise _refusal(refused)
+
+    def _collect(self, refused: list[tuple[bytes, Exception]]) -> None:
+        line = self._ready_line()
+        reply, unconfirmed = line.reply, self.unconfirmed
+        while unconfirmed:
+            answer: Any = None
+            for _ in range(REPLIES_PER_STORE):
+                answer = reply()
+            if isinstance(answer, ReplyError):
+                error = error_for(answer)
+                if is_about_the_server(error):
+                    line.close()
+                    raise error
+                refused.append((unconfirmed[0][1], error))
+            unconfirmed.popleft()
+
+    def use(self, exchange: Callable[[Line], Any]) -> Any:
+        """Do an exchange on the line, behind what was stored."""
+        self.flush()
+        return exchange(self._ready_line())
+
+    def abandon(self) -> None:
+        """Forget all, in a child process."""
+        if self.line is not None:
+            self.line.abandon()
+            self.line = None
+        self.unconfirmed.clear()
+
+
+def is_about_the_server(error: Exception) -> bool:
+    """Whether another server, or this one a little later, would have done it: it loads, or is a replica now."""
+    return isinstance(error, (exceptions.ConnectionError, exceptions.ReadOnlyError, exceptions.TimeoutError))
+
+
+def _refusal(refused: list[tuple[bytes, Exception]]) -> BackendStoreError:
+    key, error = refused[0]
+    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return BackendStoreError(
+        f"Redis refused to store {key.decode(errors='replace')}{more}: {error}", task_id=key.decode(errors="replace")
+    )
