@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
+from celery.transports.dead_letters import dead_letter
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
@@ -18,7 +19,6 @@ from celery.worker.consumer.adoption import Adoption
 from celery.worker.consumer.limits import RateLimits
 from celery.worker.consumer.receiving import Receiver, dump_body
 from celery.worker.consumer.recovery import Recovery
-from celery.worker.consumer.setaside import set_aside
 from celery.worker.consumer.watchdog import Watchdog
 
 __all__ = ("Consumer", "Evloop", "dump_body")
@@ -274,7 +274,7 @@ class Consumer:
 
     def set_aside(self, message: Any, reason: str) -> None:
         """Take ``message`` from its queue and keep it, with the reason, where people can look at it."""
-        set_aside(self, message, reason)
+        dead_letter(message, reason)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._receiver.on_unknown_message(body, message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celery import signals
-from celery.worker.consumer.setaside import REASON
+from celery.transports.dead_letters import DEAD_LETTER_QUEUE, REASON_HEADER
 
 GOOD = {"lang": "py", "task": "note", "id": "id-1", "retries": 0, "argsrepr": "()", "kwargsrepr": "{}"}
 BODY = '[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
@@ -61,10 +61,9 @@ def dead_letters(app):
     found = []
     with app.connection_for_read() as connection:
         channel = connection.channel()
-        queue = f"{app.conf.task_default_queue}.dead"
-        channel.queue_declare(queue, durable=True)
-        while message := channel.basic_get(queue, no_ack=True):
-            found.append((message.headers[REASON], message.body))
+        channel.queue_declare(DEAD_LETTER_QUEUE, durable=True)
+        while message := channel.basic_get(DEAD_LETTER_QUEUE, no_ack=True):
+            found.append((message.headers[REASON_HEADER], message.body))
     return found
 
 
