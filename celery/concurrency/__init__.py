@@ -35,7 +35,7 @@ def get_implementation(cls: Any) -> type[BasePool]:
     """
     if cls == "custom" and not ALIASES["custom"]:
         raise ValueError(f"The pool 'custom' needs the environment variable {CUSTOM_POOL_VARIABLE}: module:Class")
-    pool_class: type[BasePool] = symbol_by_name(cls, ALIASES)
+    pool_class: type[BasePool] = symbol_by_name(cls, ALIASES)  # type: ignore[no-untyped-call]  # kombu has no types
     return pool_class
 
 

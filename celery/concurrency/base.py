@@ -65,9 +65,10 @@ def apply_target(
     """
     if accept_callback is not None:
         accept_callback(pid or getpid(), monotonic())
+    callers: tuple[type[BaseException], ...] = (*propagate, Exception, *WORKER_EXITS)
     try:
         answer = target(*args, **(kwargs or {}))
-    except (*propagate, Exception, *WORKER_EXITS):
+    except callers:
         raise
     except BaseException as error:
         lost = WorkerLostError(repr(error)).with_traceback(error.__traceback__)

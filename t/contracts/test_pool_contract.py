@@ -459,6 +459,20 @@ def test_a_child_killed_from_outside_is_replaced_within_a_second(prefork):
     assert time.monotonic() - began < 1
 
 
+def test_without_pidfd_a_dead_child_is_replaced_within_a_second(prefork, monkeypatch):
+    monkeypatch.setattr("celery.concurrency.processes.child.open_pidfd", lambda pid: -1)
+    house = prefork(2).ready()
+    job = Job("kill SIGKILL")
+    began = time.monotonic()
+    house.run(job)
+    house.until(lambda: len(house.pids) == 2 and job.pid not in house.pids)
+
+    assert job.told[-1][0] == "lost"
+    assert time.monotonic() - began < 1
+    house.pool.stop()
+    house.is_open = False
+
+
 def test_random_kills_lose_nothing_but_what_ran(forks):
     house = forks(2).ready()
     jobs = [Job("sleep 0.003", name="short") for _ in range(300)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -106,6 +107,7 @@ def main(link: Link, setup: ChildSetup) -> NoReturn:
     """Run a child process from its first to its last moment."""
     if link.let_go is not None:
         link.let_go()
+        gc.freeze()  # what we inherited is not looked through time and again, so its pages stay shared
     end_with_parent(link)
     settle_signals()
     set_event_loop(None)

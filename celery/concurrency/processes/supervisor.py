@@ -8,21 +8,15 @@ rest of its socket tell which of its jobs had ended, which had begun, and which 
 from __future__ import annotations
 
 import math
-import select
 from collections import deque
-from collections.abc import Callable
-from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from billiard import get_context
-from billiard.common import human_status
 from billiard.exceptions import Terminated, WorkerLostError
 
 from celery.concurrency.base import raised, tell
-from celery.concurrency.processes.agenda import Agenda
 from celery.concurrency.processes.calls import Call
-from celery.concurrency.processes.child import Child, settle, start_child
+from celery.concurrency.processes.child import Child, settle
 from celery.concurrency.processes.frames import (
     ANSWER,
     CALL,
@@ -37,14 +31,12 @@ from celery.concurrency.processes.inside import ChildSetup
 from celery.concurrency.processes.limits import Limits
 from celery.concurrency.processes.pace import SHORT_SECONDS, Pace
 from celery.concurrency.processes.page import DONE, RUNNING, SOFT_RAISED, STARTED_AT
-from celery.utils.log import get_logger
+from celery.concurrency.processes.roster import Roster, logger
 
 if TYPE_CHECKING:
     from celery.abc import Job
 
 __all__ = ("Supervisor",)
-
-logger = get_logger("celery.concurrency.prefork")
 
 #: A child is given no more than this many seconds of work, and this many jobs, at a time.
 MOST_SECONDS_AHEAD = 0.002
@@ -56,55 +48,26 @@ LOOK_SECONDS = 0.005
 #: A job that has run for this long is not short, whatever its name did before.
 LONG_SECONDS = 2 * SHORT_SECONDS
 
-#: How long a child may take to end once it has nothing to do, before it is killed.
-EXIT_SECONDS = 5.0
 
-#: Without pidfd, a dead child is noticed by its socket, or after this time.
-PATROL_SECONDS = 0.5
-
-#: After failed starts: the first pause, doubled each time up to the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
-
-
-class Supervisor:
-    """Runs jobs in ``limit`` child processes."""
+class Supervisor(Roster):
+    """Runs jobs in ``limit`` child processes; further options are those of `Roster`."""
 
     def __init__(
         self,
         limit: int,
         setup: ChildSetup,
         *,
-        start_method: str = "fork",
         hard_limit: float | None = None,
         soft_limit: float | None = None,
-        alive_timeout: float = 4.0,
-        before_start: Callable[[Supervisor], Any] | None = None,
+        **options: Any,
     ) -> None:
-        self.limit = limit
-        self.setup = setup
-        self.alive_timeout = alive_timeout
-        self.before_start = before_start
-        self.children: dict[int, Child] = {}
+        super().__init__(limit, setup, **options)
         self.backlog: deque[Job] = deque()
         self.pace = Pace()
-        self.agenda = Agenda()
         self.limits = Limits(self, hard_limit, soft_limit)
-        self.is_closing = False
-        self.hub: Any = None
-        self._context = get_context(start_method)
-        self._name_format = f"{start_method.capitalize()}PoolWorker-%d"
-        self._names = count(1)
-        self._idle: list[Child] = []
         self._is_looking = False
-        self._failed_starts = 0
-        self._was_ever_up = False
-        self._pauses = False
 
-    # -- the outside
-
-    def start(self) -> None:
-        self.fill()
-        self._patrol()
+    # -- what the pool asks for
 
     def submit(self, job: Job) -> None:
         """Run ``job`` when there is room; never blocks."""
@@ -185,29 +148,6 @@ class Supervisor:
         if self.hub is not None:
             self.hub.on_tick.discard(self.on_tick)
 
-    def turn(self, seconds: float) -> None:
-        """Do what is to do within ``seconds``, without a hub; returns after the first batch of events."""
-        left = self.agenda.seconds_left()
-        poller = select.poll()
-        handlers: dict[int, tuple[Callable[[Child], None], Child]] = {}
-        for child in self.children.values():
-            if not child.has_ended:
-                handlers[child.channel.fileno()] = self._on_readable, child
-                poller.register(child.channel, select.POLLIN)
-            if child.pidfd >= 0:
-                handlers[child.pidfd] = self._on_exit, child
-                poller.register(child.pidfd, select.POLLIN)
-            if child.unsent is not None:
-                handlers[child.unsent_fd] = self._on_writable, child
-                poller.register(child.unsent_fd, select.POLLOUT)
-        if self.backlog:
-            self.dispatch()
-        for fd, _ in poller.poll(max(0, 1000 * (seconds if left is None else min(seconds, left)))):
-            handler, child = handlers[fd]
-            if self.children.get(child.pid) is child:
-                handler(child)
-        self.agenda.run_due()
-
     def grow(self, n: int) -> None:
         """Have ``n`` more children."""
         self.limit += n
@@ -233,36 +173,11 @@ class Supervisor:
             self.dismiss(child)
         self.dispatch()
 
-    # -- the hub
-
-    def use(self, hub: Any) -> None:
-        """Work on kombu's ``hub`` from now on; also after it was reset."""
-        self.hub = hub
-        self.agenda.use(hub)
-        hub.on_tick.add(self.on_tick)
-        for child in self.children.values():
-            self._watch(child)
+    # -- giving
 
     def on_tick(self) -> None:
         if self.backlog:
             self.dispatch()
-
-    def _watch(self, child: Child) -> None:
-        hub = self.hub
-        if not child.has_ended:
-            hub.add_reader(child.channel.fileno(), self._on_readable, child)
-        if child.pidfd >= 0:
-            hub.add_reader(child.pidfd, self._on_exit, child)
-        if child.unsent is not None:
-            hub.add_writer(child.unsent_fd, self._on_writable, child)
-
-    def _unwatch(self, *fds: int) -> None:
-        if self.hub is not None:
-            for fd in fds:
-                if fd >= 0:
-                    self.hub.remove(fd)
-
-    # -- giving
 
     def dispatch(self) -> None:
         """Give out what waits, in order, as far as there is room."""
@@ -334,9 +249,9 @@ class Supervisor:
         elif not child.push() and child.unsent_fd < 0:
             child.open_unsent_fd()
             if self.hub is not None:
-                self.hub.add_writer(child.unsent_fd, self._on_writable, child)
+                self.hub.add_writer(child.unsent_fd, self.on_writable, child)
 
-    def _on_writable(self, child: Child) -> None:
+    def on_writable(self, child: Child) -> None:
         if child.push():
             self._unwatch(child.unsent_fd)
             child.close_unsent_fd()
@@ -368,7 +283,7 @@ class Supervisor:
 
     # -- hearing
 
-    def _on_readable(self, child: Child) -> None:
+    def on_readable(self, child: Child) -> None:
         frames = child.receive()
         if frames is None:
             self._on_end_of_stream(child)
@@ -393,7 +308,7 @@ class Supervisor:
             elif kind == UP:
                 self._on_up(child)
 
-    def _end_plainly(self, child: Child, through: int, times: memoryview | None = None, first: int = 0) -> None:
+    def _end_plainly(self, child: Child, through: int, times: Any = None, first: int = 0) -> None:
         """End the jobs up to ``through`` as plain successes; ``times[0]`` is when ``first`` began."""
         flights, pace = child.flights, self.pace
         while flights and flights[0][0] <= through:
@@ -469,6 +384,36 @@ class Supervisor:
         else:
             self.backlog.extendleft(reversed(jobs))
 
+    def on_drain(self, child: Child) -> None:
+        """Hear all that is in the socket."""
+        while not child.has_ended:
+            frames = child.receive()
+            if frames is None:
+                self._on_end_of_stream(child)
+            elif frames or child.stream.is_inside_frame:
+                self._hear(child, frames)
+            else:
+                break
+
+    def on_death(self, child: Child, status: str) -> None:
+        counters = child.page.counters
+        self._end_plainly(child, counters[DONE])
+        running, began = counters[RUNNING], child.page.times[STARTED_AT]
+        if child.flights and child.flights[0][0] <= running:
+            number, job = child.pop()
+            if number > child.reported:
+                child.reported = number
+                tell(job.on_started, child.pid, began)
+            if number == child.soft_number:
+                self._tell_soft_limit(child, number, job)
+            if child.killed is not None and child.killed[0] == number:
+                tell(job.on_hard_limit, child.killed[1])
+            elif child.terminated is not None and child.terminated[0] == number:
+                tell(job.on_lost, raised(Terminated(child.terminated[1])))
+            else:
+                tell(job.on_lost, raised(WorkerLostError(f"Worker exited prematurely: {status} Job: {number}.")))
+        self._requeue(child)
+
     # -- looking at pages
 
     def look_soon(self) -> None:
@@ -501,7 +446,7 @@ class Supervisor:
         counters = child.page.counters
         done = counters[DONE]
         if done >= child.flights[0][0]:
-            self._drain(child)  # an answer is in the socket before DONE is set
+            self.on_drain(child)  # an answer is in the socket before DONE is set
             self._end_plainly(child, done)
             self._rest(child)
             if not child.flights:
@@ -526,156 +471,3 @@ class Supervisor:
         """Take back what waits behind long jobs, for the idle children."""
         crowded = [c for c in self.children.values() if c.load == math.inf and len(c.flights) > 1]
         self.backlog.extend(self._take_back(crowded))
-
-    def _drain(self, child: Child) -> None:
-        """Hear all that is in the socket."""
-        while not child.has_ended:
-            frames = child.receive()
-            if frames is None:
-                self._on_end_of_stream(child)
-            elif frames or child.stream.is_inside_frame:
-                self._hear(child, frames)
-            else:
-                break
-
-    # -- living and dying
-
-    def fill(self) -> None:
-        """Start children until there are as many as there should be."""
-        if self.is_closing or self._pauses:
-            return
-        staying = sum(not child.is_leaving for child in self.children.values())
-        for _ in range(self.limit - staying):
-            self._start_one()
-
-    def _start_one(self) -> None:
-        if self.before_start is not None:
-            self.before_start(self)
-        try:
-            child = start_child(self._context, self._name_format % next(self._names), self.setup, self._let_go)
-        except OSError as error:  # no memory, no process, no descriptor left
-            logger.error("Cannot start a child process: %s", error)
-            self._pause()
-            return
-        self.children[child.pid] = child
-        if self.hub is not None:
-            self._watch(child)
-        patience = self.alive_timeout * 2 ** min(self._failed_starts, 6)
-        self.agenda.after(patience, lambda: self._check_up(child))
-
-    def _let_go(self) -> None:
-        """In a new child: close what is the parent's."""
-        for sibling in self.children.values():
-            sibling.let_go()
-        if self.hub is not None:
-            self.hub.poller.close()  # only our copy of it; unregistering would reach the parent's
-
-    def _check_up(self, child: Child) -> None:
-        if not child.is_up and child.pid in self.children:
-            logger.error("Timed out waiting for UP message from %r", child.process)
-            child.kill()
-
-    def dismiss(self, child: Child) -> None:
-        """Let ``child`` end after what it runs."""
-        if child.is_idle:
-            child.is_idle = False
-            self._idle.remove(child)
-        child.dismiss()
-        if not child.flights:
-            self._expect_exit(child)
-
-    def _expect_exit(self, child: Child) -> None:
-        self.agenda.after(EXIT_SECONDS, lambda: child.kill() if child.pid in self.children else None)
-
-    def _on_end_of_stream(self, child: Child) -> None:
-        """It closed its end: it is dead, about to end, or has lost its descriptors."""
-        child.has_ended = True
-        self._unwatch(child.channel.fileno())
-        if child.is_idle:
-            child.is_idle = False
-            self._idle.remove(child)
-        if child.pidfd < 0:
-            self.agenda.after(0.01, self._reap)
-        self._expect_exit(child)
-
-    def _patrol(self) -> None:
-        """Without pidfd: see from time to time whether a child has died."""
-        if any(child.pidfd < 0 for child in self.children.values()):
-            self._reap()
-        self.agenda.after(PATROL_SECONDS, self._patrol)
-
-    def _reap(self) -> None:
-        for child in list(self.children.values()):
-            if child.process.exitcode is not None:
-                self._on_exit(child)
-
-    def _on_exit(self, child: Child) -> None:
-        """Settle the account of a dead child, and replace it."""
-        exitcode = child.process.exitcode
-        if exitcode is None and child.is_alive():  # the event was for an older descriptor of that number
-            return
-        self._unwatch(child.pidfd)
-        self._drain(child)
-        if not child.has_ended:  # its own children hold the other end
-            self._unwatch(child.channel.fileno())
-        self._unwatch(child.unsent_fd)
-        if child.is_idle:
-            self._idle.remove(child)
-        del self.children[child.pid]
-        status = human_status(exitcode) if exitcode is not None else "unknown status"
-        if exitcode != 0 and not child.is_leaving:
-            logger.error("Process %r pid:%r exited with %r", child.name, child.pid, status)
-        try:
-            self._settle_account(child, status)
-        finally:
-            child.close()
-        if not self.is_closing:
-            self._replace(child)
-            self.dispatch()
-
-    def _settle_account(self, child: Child, status: str) -> None:
-        counters = child.page.counters
-        self._end_plainly(child, counters[DONE])
-        running, began = counters[RUNNING], child.page.times[STARTED_AT]
-        if child.flights and child.flights[0][0] <= running:
-            number, job = child.pop()
-            if number > child.reported:
-                child.reported = number
-                tell(job.on_started, child.pid, began)
-            if number == child.soft_number:
-                self._tell_soft_limit(child, number, job)
-            if child.killed is not None and child.killed[0] == number:
-                tell(job.on_hard_limit, child.killed[1])
-            elif child.terminated is not None and child.terminated[0] == number:
-                tell(job.on_lost, raised(Terminated(child.terminated[1])))
-            else:
-                tell(job.on_lost, raised(WorkerLostError(f"Worker exited prematurely: {status} Job: {number}.")))
-        self._requeue(child)
-
-    def _replace(self, child: Child) -> None:
-        """Start a successor; not at once if this one died early without having done anything."""
-        has_failed = not child.is_up or (not child.reported and monotonic() - child.started_at < 1)
-        if has_failed and not child.is_leaving:
-            self._pause()
-            return
-        if not has_failed:
-            self._failed_starts = 0
-        self.fill()
-
-    def _pause(self) -> None:
-        self._failed_starts += 1
-        if not self._pauses:
-            self._pauses = True
-            pause = min(FIRST_PAUSE * 2 ** (self._failed_starts - 1), LONGEST_PAUSE)
-            self.agenda.after(pause, self._end_pause)
-
-    def _end_pause(self) -> None:
-        self._pauses = False
-        self.fill()
-
-    def has_started(self) -> bool:
-        """Wait a moment for the first children; return false if all of them died at once."""
-        deadline = monotonic() + self.alive_timeout
-        while not self._was_ever_up and self._failed_starts < self.limit and monotonic() < deadline:
-            self.turn(deadline - monotonic())
-        return self._was_ever_up or self._failed_starts < self.limit
