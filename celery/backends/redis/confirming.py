@@ -27,7 +27,7 @@ class Deferred:
     Whatever else the thread asks of Redis goes over the same line, behind what it stored; so it reads what it wrote.
     """
 
-    __slots__ = ("_open", "_retry", "line", "unconfirmed")
+    __slots__ = ("__weakref__", "_open", "_retry", "line", "unconfirmed")
 
     def __init__(self, open_line: Callable[[], Line], retry: Callable[[Callable[[], Any]], Any]) -> None:
         self._open = open_line
