@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery._state import get_current_task as get_current_task  # stores of others import it from here
 from celery.backends.backend import Backend, unpickle_backend
 from celery.backends.keyvalue import BaseKeyValueStoreBackend
 from celery.backends.pending import pending_results_t

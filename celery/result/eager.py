@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from vine import promise
-
 from celery import states
 from celery._state import app_or_default
 from celery.exceptions import TaskRevokedError
@@ -32,12 +30,6 @@ class EagerResult(AsyncResult):
     @cached_property
     def app(self) -> Any:  # type: ignore[override]  # known late, and seldom needed
         return app_or_default()
-
-    @cached_property
-    def on_ready(self) -> Any:
-        kept = promise(args=(self,))
-        kept()
-        return kept
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback(result)`` now; ``weak`` makes no difference."""

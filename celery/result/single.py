@@ -34,6 +34,7 @@ class AsyncResult(ResultBase):
     _ignored = False
     _cache: dict[str, Any] | None = None
     _task_name: str | None = None
+    _on_ready: Any = None
 
     def __init__(
         self, id: str, backend: Any = None, task_name: str | None = None, app: Any = None, parent: Any = None
@@ -50,10 +51,20 @@ class AsyncResult(ResultBase):
 
     # -- waiting
 
-    @cached_property
+    @property
     def on_ready(self) -> Any:
         """The promise that is kept, with this result, when the task has ended."""
-        return promise(args=(self,))
+        kept = self._on_ready
+        if kept is None:
+            kept = self.__dict__.setdefault("_on_ready", promise(args=(self,)))
+            self._keep_promise()
+        return kept
+
+    def _keep_promise(self) -> None:
+        """Keep the promise if there is one and the time has come; whoever comes second, of both, does so."""
+        kept = self._on_ready
+        if kept is not None and self._cache is not None and not kept.ready:
+            kept()
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:
         """Call ``callback(result)`` when the task has ended and somebody in this process looks or waits.
@@ -159,8 +170,7 @@ class AsyncResult(ResultBase):
         if children:
             meta["children"] = [result_from_tuple(child, self.app) for child in children]
         self._cache = meta
-        if "on_ready" in self.__dict__:
-            self.on_ready()
+        self._keep_promise()
         return meta
 
     def ready(self) -> bool:

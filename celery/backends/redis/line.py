@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from builtins import TimeoutError as OSTimeout
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import Condition
@@ -118,7 +119,7 @@ class Line:
             data = self._sock.recv(READ_BYTES)
             if not data:
                 raise ConnectionResetError("closed by the server")
-        except (socket.timeout, BlockingIOError):
+        except (OSTimeout, BlockingIOError):
             return False
         except OSError as error:
             raise self._broken(error) from error
@@ -134,7 +135,7 @@ class Line:
 
     def _broken(self, error: OSError) -> Exception:
         self.close()
-        if isinstance(error, socket.timeout):
+        if isinstance(error, OSTimeout):
             return TimeoutError(f"Redis took no data in time: {error}")
         return ConnectionError(f"Lost the connection to Redis: {error}")
 
