@@ -46,6 +46,13 @@ class _ProxyDoc:
         return given if given is not None else getattr(proxy._get_current_object(), "__doc__", None)
 
 
+class _ProxyModule(str):
+    """``__module__``: that of the target; on a class, the class's own, which must be a str."""
+
+    def __get__(self, proxy: Any, owner: Any = None) -> str:
+        return str(self) if proxy is None else proxy._get_current_object().__module__
+
+
 class Proxy:
     __doc__ = _ProxyDoc(
         """Stands for the object that ``local(*args, **kwargs)`` returns at the moment of use.
@@ -56,6 +63,8 @@ class Proxy:
     )
 
     __slots__ = ("__args", "__custom_name", "__doc", "__kwargs", "__local")
+
+    __module__ = _ProxyModule(__name__)
 
     def __init__(
         self,
@@ -82,10 +91,6 @@ class Proxy:
     def __name__(self) -> str:
         name: str | None = self.__custom_name
         return name if name is not None else self._get_current_object().__name__
-
-    @property
-    def __module__(self) -> str:  # type: ignore[override]  # found on the target
-        return self._get_current_object().__module__  # type: ignore[no-any-return]
 
     def _get_class(self) -> Any:
         return self._get_current_object().__class__
@@ -206,12 +211,16 @@ class Proxy:
 
 
 class PromiseProxy(Proxy):
-    """A proxy that makes its object once, at first use, and keeps it.
+    __doc__ = _ProxyDoc(
+        """A proxy that makes its object once, at first use, and keeps it.
 
-    ``__then__`` asks to be called back when that happens.
-    """
+        ``__then__`` asks to be called back when that happens.
+        """
+    )
 
     __slots__ = ("__pending__", "__thing", "__weakref__")
+
+    __module__ = _ProxyModule(__name__)
 
     def _get_current_object(self) -> Any:
         try:

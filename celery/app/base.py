@@ -419,7 +419,7 @@ class Celery(Configuring, Connecting, Declaring):
         return get_loader_cls(self.loader_cls)(app=self)
 
     def select_queues(self, queues: Any = None) -> Any:
-        """Consume from these queues only; names, or one text with commas."""
+        """Consume from these queues only."""
         return self.amqp.queues.select(queues)
 
     # -- results

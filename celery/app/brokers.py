@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 
 from celery.exceptions import ImproperlyConfigured
 
-__all__ = ("check_urls", "connection_class")
+__all__ = ("check_urls", "connection_class", "missing_package")
 
 _VARIABLES = {
     "broker_url": "CELERY_BROKER_URL",
     "broker_read_url": "CELERY_BROKER_READ_URL",
     "broker_write_url": "CELERY_BROKER_WRITE_URL",
 }
+_DATABASES = ("mysql", "postgresql", "postgres", "oracle", "mssql", "mariadb")
 _checked: set[tuple[Any, ...]] = set()
 
 
@@ -26,6 +27,13 @@ def connection_class(chosen: Any) -> Any:
     from celery.transports import Connection
 
     return Connection if chosen is kombu.Connection else chosen
+
+
+def missing_package(url: Any, error: Exception, conf: Any, setting: str) -> ImproperlyConfigured:
+    """Return the error that says that the transport of ``url`` cannot be imported."""
+    scheme = next(_each(url), str(url)).partition("://")[0]
+    text = f"The broker transport `{scheme}` of {_place(conf, setting)} needs a package that is not installed: {error}."
+    return ImproperlyConfigured(text)
 
 
 def check_urls(urls: Any, conf: Any, setting: str, transport: Any = None) -> None:
@@ -71,6 +79,9 @@ def _check_scheme(scheme: str, conf: Any, setting: str) -> None:
 
     nearest = get_close_matches(scheme, known, n=1)
     hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
+    if scheme in _DATABASES:
+        dialect = "postgresql" if scheme == "postgres" else scheme
+        hint = f" For a database as broker write `sqla+{dialect}://…`."
     raise ImproperlyConfigured(
         f"Unknown broker scheme `{scheme}` in {_place(conf, setting)}.{hint} Known: {', '.join(known)}."
     )
@@ -81,9 +92,10 @@ def _bad_port(rest: str) -> str:
     if at and any(character in location for character in "/#?"):
         # What looks like a port is a piece of the password, and not shown.
         return "a password with `#`, `/` or `?` must be percent-encoded, as `%23`, `%2F` or `%3F`."
-    port = rest.rpartition("@")[2].partition("/")[0].partition("#")[0].rpartition(":")[2]
-    shown = f"the port is `{port}`, which is no number from 0 to 65535" if at or ":" in rest else "the port is wrong"
-    return f"{shown}. A password with `#`, `@` or `/` must be percent-encoded."
+    host = rest.rpartition("@")[2].partition("/")[0].partition("#")[0]
+    port = host.rpartition(":")[2] if ":" in host else ""
+    wrong = f"the port is `{port}`, which is no number from 0 to 65535" if port else "it cannot be understood"
+    return f"{wrong}. A password with `#`, `@`, `/`, `[` or `]` must be percent-encoded."
 
 
 def _place(conf: Any, setting: str, url: str | None = None) -> str:

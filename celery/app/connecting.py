@@ -89,26 +89,29 @@ class Connecting:
         failover_strategy: Any = None,
         **kwargs: Any,
     ) -> Any:
-        from celery.app.brokers import check_urls, connection_class
+        from celery.app.brokers import check_urls, connection_class, missing_package
 
         conf = self.conf
         transport = transport or conf.broker_transport
         check_urls(url, conf, setting, transport)
-        return connection_class(self.amqp.Connection)(
-            url,
-            userid or conf.broker_user,
-            password or conf.broker_password,
-            virtual_host or conf.broker_vhost,
-            port or conf.broker_port,
-            transport=transport,
-            ssl=conf.broker_use_ssl if ssl is None else ssl,
-            heartbeat=heartbeat,
-            login_method=login_method or conf.broker_login_method,
-            failover_strategy=failover_strategy or conf.broker_failover_strategy,
-            transport_options={**(conf.broker_transport_options or {}), **(transport_options or {})},
-            connect_timeout=conf.broker_connection_timeout if connect_timeout is None else connect_timeout,
-            **kwargs,
-        )
+        try:
+            return connection_class(self.amqp.Connection)(
+                url,
+                userid or conf.broker_user,
+                password or conf.broker_password,
+                virtual_host or conf.broker_vhost,
+                port or conf.broker_port,
+                transport=transport,
+                ssl=conf.broker_use_ssl if ssl is None else ssl,
+                heartbeat=heartbeat,
+                login_method=login_method or conf.broker_login_method,
+                failover_strategy=failover_strategy or conf.broker_failover_strategy,
+                transport_options={**(conf.broker_transport_options or {}), **(transport_options or {})},
+                connect_timeout=conf.broker_connection_timeout if connect_timeout is None else connect_timeout,
+                **kwargs,
+            )
+        except (ImportError, NameError) as error:  # kombu's modules use names that they could not import
+            raise missing_package(url, error, conf, setting) from error
 
     # -- pools
 
@@ -138,6 +141,12 @@ class Connecting:
         return FallbackContext(producer, self._acquire_producer)
 
     default_producer = producer_or_acquire
+
+    def _batch(self) -> Any:
+        """Return a context in which what this thread sends is collected, and sent together at its end."""
+        from celery.app.publishing import batch
+
+        return batch(self)
 
     def _acquire_connection(self, pool: bool = True) -> Any:
         return self._acquire(self.pool) if pool else self.connection_for_write()

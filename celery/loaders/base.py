@@ -118,13 +118,13 @@ class BaseLoader:
         """Take settings from ``obj``, or from the module or object that this text names.
 
         Raises:
-            ImportError, AttributeError: it is not there (``silent``: return ``False``).
+            ImportError: it is not there (``silent``: return ``False``).
             ImproperlyConfigured: the module is there, and failed.
         """
         if isinstance(obj, str):
             try:
                 obj = import_config(obj, self._import_by_name)
-            except (ImportError, AttributeError):
+            except ImportError:
                 if silent:
                     return False
                 raise
@@ -231,7 +231,7 @@ def import_config(name: str, imp: Callable[[str], Any]) -> Any:
     """Import the configuration ``name``, with an error that says what happened and what to do.
 
     Raises:
-        ImportError: there is no such module, or it imports one that is not there.
+        ImportError: there is no such module or name, or it imports one that is not there.
         NotAPackage: ``name`` is a file name.
         ImproperlyConfigured: the module raised something.
     """
@@ -255,7 +255,9 @@ def import_config(name: str, imp: Callable[[str], Any]) -> Any:
             raise NotAPackage(_is_no_module_name(name, parent)) from None
         if _frames_outside(error):
             raise ImproperlyConfigured(_failed(error, name)) from error
-        raise
+        # Not as it is: an AttributeError while a setting is read as an attribute would pass for "not set".
+        module, attribute = name.split(":", 1) if ":" in name else (parent, ending)
+        raise ImportError(f"Module {module!r} has no {attribute!r}, for the configuration {name!r}.") from None
     except (ImportError, ImproperlyConfigured):
         raise
     except Exception as error:

@@ -24,13 +24,17 @@ class PendingConfiguration(UserDict, AttributeDictMixin):  # type: ignore[type-a
         object.__setattr__(self, "conf", conf)
         object.__setattr__(self, "callback", callback)
 
-    @property
-    def data(self) -> Any:  # type: ignore[override]
+    def _read(self) -> Any:
         found = self.__dict__.get("_data")
         if found is None:
             found = self.callback()  # type: ignore[misc]
             object.__setattr__(self, "_data", found)
         return found
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        """The mapping to read from; asking loads it."""
+        return self._read()
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.conf[key] = value
@@ -51,19 +55,19 @@ class PendingConfiguration(UserDict, AttributeDictMixin):  # type: ignore[type-a
         return self.conf.pop(*args)
 
     def __getitem__(self, key: str) -> Any:
-        return self.data[key]
+        return self._read()[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self.data
+        return key in self._read()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.data)
+        return iter(self._read())
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self._read())
 
     def __repr__(self) -> str:
-        return repr(self.data)
+        return repr(self._read())
 
 
 PendingConfiguration.__module__ = "celery.app.base"
