@@ -32,7 +32,9 @@ def dead_letter(message: Any, reason: str, queue: str = DEAD_LETTER_QUEUE) -> bo
         _publish_copy(message, reason, queue)
     except Exception as error:  # whatever the broker has against it: the reason must not get lost
         kept = False
-        logger.critical("Could not keep a message that is set aside (%s): %s; headers: %r", reason, error, message.headers)
+        logger.critical(
+            "Could not keep a message that is set aside (%s): %s; headers: %r", reason, error, message.headers
+        )
     if not message.acknowledged:
         message.reject(requeue=False)
     return kept

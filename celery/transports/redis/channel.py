@@ -21,6 +21,8 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 from kombu.utils.objects import cached_property
 from kombu.utils.scheduling import round_robin_cycle
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
 from celery.transports.redis.engine import Engine
 from celery.transports.redis.errors import MessageTooLarge, publish_error
@@ -74,6 +76,7 @@ class _OurChannel:
         self._callbacks: dict[str, dict[str, tuple[Callable[[Any], Any], bool]]] = {}
         self._requests: dict[tuple[str, ...], tuple[list[str], bytes, int]] = {}
         self._routes: dict[tuple[str, str], tuple[float, list[str]]] = {}
+        self._push_heads: dict[tuple[str, int], bytes] = {}
         self._local_numbers = count(1)
         self._misses = 0
         self._rate = 0.0
@@ -94,7 +97,12 @@ class _OurChannel:
         address = tuple(str(options.get(name)) for name in ("host", "port", "path", "db", "username"))
         sentinels = (getattr(self, "master_name", None), *map(str, self.connection.client.alt or ()))
         key = (address, sentinels, self._unacked, self._unacked_index)
-        return lease_for(key, lambda: self._create_client(), self._unacked, self._unacked_index)
+        return lease_for(key, self._client_factory, self._unacked, self._unacked_index)
+
+    def _client_factory(self: Any) -> Callable[[], Any]:
+        """Return a maker of clients that outlives this channel."""
+        pool = self._get_pool()
+        return lambda: Redis(connection_pool=pool)
 
     @property
     def _unacked(self: Any) -> str:
@@ -194,9 +202,34 @@ class _OurChannel:
             self._routes[exchange, routing_key] = (now + ROUTE_SECONDS, queues)
         return queues
 
-    def _queue_bind(self: Any, exchange: str, routing_key: str, pattern: str, queue: str) -> Any:
+    def _queue_bind(self: Any, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Store a binding; on a server without memory go on without, because consuming needs none and makes room."""
         self._routes.clear()
-        return super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
+        except OutOfMemoryError:
+            logger.warning("The broker is full: the binding of queue %r to exchange %r is not stored", queue, exchange)
+
+    # Upstream wraps reads in MULTI, which a server without memory refuses; then no worker could start and make room.
+
+    def _steps(self: Any, queue: str) -> list[str]:
+        return [self._q_for_pri(queue, step) for step in self.priority_steps]
+
+    def _size(self: Any, queue: str) -> int:
+        pipe = self.client.pipeline(transaction=False)
+        for name in self._steps(queue):
+            pipe.llen(name)
+        return sum(pipe.execute())
+
+    def _has_queue(self: Any, queue: str, **kwargs: Any) -> bool:
+        return bool(self._size(queue))  # an empty list does not exist
+
+    def _purge(self: Any, queue: str) -> int:
+        pipe = self.client.pipeline(transaction=False)
+        for name in self._steps(queue):
+            pipe.llen(name)
+            pipe.delete(name)
+        return sum(pipe.execute()[::2])
 
     def rebind(self: Any) -> None:
         """Tell Redis the bindings again that were declared here: it has lost them."""
@@ -288,11 +321,12 @@ class _OurChannel:
         """Something may be in the queues."""
         if self._misses > 1 and not self.is_ready:
             delay = random.random() * min(0.00025 * 2**self._misses, LONGEST_MISS_SECONDS)
-            self.engine.alarm(delay, self._be_ready)
+            self.engine.alarm(delay, self.be_ready)
         else:
-            self._be_ready()
+            self.be_ready()
 
-    def _be_ready(self: Any) -> None:
+    def be_ready(self: Any) -> None:
+        """Ask at the next turn."""
         self.is_ready = bool(self.keys)
 
     def _room(self: Any, now: float) -> int:
@@ -338,7 +372,7 @@ class _OurChannel:
         self.is_asking = False
         if isinstance(reply, ReplyError):
             self.is_ready = False
-            self.engine.alarm(1.0, self._be_ready)
+            self.engine.alarm(1.0, self.be_ready)
             return
         failpoint("fetch.after_lease")
         prefix, add, first = self.lease.prefix, self.backlog.append, number
@@ -433,8 +467,9 @@ class _OurChannel:
 
     def _push_raw(self: Any, queue: str, payload: bytes) -> None:
         if self.engine.wire is not None:
-            command = pack(("RPUSH", self._key_of_payload(queue, payload), payload))
-            self.engine.wire.send(command, _nothing)
+            key = self._key_of_payload(queue, payload)
+            self.engine.wire.send(pack(("RPUSH", key, payload)), _nothing)
+            self.engine.wrote({key.encode()})
 
     def _get(self: Any, queue: str, timeout: float | None = None) -> Any:
         raise NotImplementedError("messages are taken by basic_get and basic_consume")
@@ -559,7 +594,7 @@ class _OurChannel:
     def _settle(self: Any, tag: str, side: str, key: str, payload: str) -> None:
         """Take ``tag`` out of the record and push ``payload``, now; on another connection if ours is lost."""
         if tag[0] != "~" or not self.ack_emulation:
-            self.client.rpush(key, payload) if side == NEXT else self.client.lpush(key, payload)
+            self._send([pack(("RPUSH" if side == NEXT else "LPUSH", key, payload))])
             return
         self.engine.move_or_queue(Move(tag, -1, side, key, payload))
 
@@ -569,7 +604,7 @@ class _OurChannel:
         if tag[0] == "~" and self._suffix(queue):
             self.engine.move([Move(tag, -1, LAST, key, kept)])
         else:
-            self.client.lpush(key, kept)
+            self._send([pack(("LPUSH", key, kept))])
         self.connection.on_set_aside(queue, payload, reason)
 
     def flush(self: Any) -> None:
@@ -609,6 +644,17 @@ class _OurChannel:
         if len(payload) > self.max_message_bytes:
             raise MessageTooLarge(len(payload), self.max_message_bytes)
         self._send(self.push_commands(queue, key, payload))
+
+    def push_head(self: Any, queue: str, priority: Any, envelope: dict[str, Any]) -> bytes:
+        """Return the packed beginning of the command that pushes onto a queue's list, up to the payload's length."""
+        heads = self._push_heads
+        try:
+            return heads[queue, priority]  # type: ignore[no-any-return]
+        except (KeyError, TypeError):
+            head = b"*3\r\n" + bulk("LPUSH") + bulk(self.key_for(queue, envelope)) + b"$"
+            if isinstance(priority, int) and len(heads) < 10_000:
+                heads[queue, priority] = head
+            return head
 
     def push_commands(self: Any, queue: str, key: str, payload: bytes) -> list[bytes]:
         """Return the commands that put a whole message into a queue."""

@@ -36,7 +36,7 @@ __all__ = ("Engine",)
 logger = get_logger("celery.transports.redis")
 
 #: Acknowledgements wait at most so long for company.
-FLUSH_SECONDS = 0.005
+FLUSH_SECONDS = 0.002
 #: Where the server cannot tell us about new messages we ask: soon at first, then less and less often.
 POLL_SECONDS = (0.010, 0.250)
 RENEW_TAGS_A_CALL = 1000
@@ -58,6 +58,7 @@ class Engine:
         self.lease: Lease | None = None
         self.pid = os.getpid()
         self.failure: Exception | None = None
+        self._has_raised = False
         self.is_tracking = False
         self.reserve_script = RESERVE
         self.after_read: set[Any] = set()
@@ -192,15 +193,21 @@ class Engine:
                 hub.add_reader(wire.fd, self.on_readable, wire.fd)
 
     def unregister(self) -> None:
-        hub, self.hub = self.hub, None
-        if hub is None:
+        if self.hub is None:
             return
-        hub.on_tick.discard(self.on_tick)
+        self._unwatch()
+        self.hub.on_tick.discard(self.on_tick)
+        self.hub = None
         if self._timer is not None:
             self._timer.cancel()
+
+    def _unwatch(self) -> None:
         for wire in (self.wire, self.sub):
-            if wire is not None and wire.fd in hub.readers:
-                hub.remove_reader(wire.fd)
+            if self.hub is None or wire is None:
+                continue
+            callback, _ = self.hub.readers.get(wire.fd) or (None, ())
+            if callback == self.on_readable:  # a closed descriptor's number may have been given to another
+                self.hub.remove_reader(wire.fd)
 
     def _watch(self, wire: Wire) -> None:
         if self.hub is not None:
@@ -214,13 +221,22 @@ class Engine:
 
     def on_tick(self) -> None:
         if self.failure is not None:
-            raise self.failure
+            self._raise_once()
+            return
         self._guarded(self.turn)
+
+    def _raise_once(self) -> None:
+        """Raise what ended this connection to whoever turns the loop; who goes on turning it has heard it."""
+        if not self._has_raised and self.failure is not None:
+            self._has_raised = True
+            raise self.failure
 
     def _on_timer(self) -> None:
         """Housekeeping; a timer's error would only be logged, so the next tick raises it."""
+        if self.failure is not None:
+            return
         try:
-            self.housekeeping(monotonic())
+            self._guarded(lambda: self.housekeeping(monotonic()))
         except Exception as error:
             self.failure = self.failure or error
 
@@ -242,8 +258,7 @@ class Engine:
 
     def break_off(self, error: BaseException) -> None:
         """Give up both sockets; whoever owns the connection builds a new one."""
-        if self.hub is not None:
-            self.unregister()
+        self._unwatch()
         for wire in (self.wire, self.sub):
             if wire is not None:
                 wire.close()
@@ -400,6 +415,13 @@ class Engine:
         failpoint("move.before_send")
         for tail, size in move_calls(lease, moves):
             wire.run(MOVE, tail, size, on_moved)
+        self.wrote({str(move.key).encode() for move in moves})
+
+    def wrote(self, keys: set[bytes]) -> None:
+        """Wake up who reads these lists: the server does not tell us of what we write ourselves."""
+        for channel in self.channels:
+            if not keys.isdisjoint(channel.keys):
+                channel.be_ready()
 
     def move_or_queue(self, move: Move) -> None:
         """Send a move, or keep it for the next connection of this process if ours is lost."""
@@ -473,9 +495,7 @@ class Engine:
         """Put back what holders that are gone have left."""
         if self.wire is None or self.lease is None:
             return
-        sweeper = Sweeper(
-            channel.queues_for, channel.key_for, channel.visibility_timeout, channel.max_redeliveries
-        )
+        sweeper = Sweeper(channel.queues_for, channel.key_for, channel.visibility_timeout, channel.max_redeliveries)
         failpoint("sweep.before_send")
         sweep(self.wire, self.lease, sweeper, self._on_swept, self.refused)
 
@@ -531,7 +551,7 @@ class Engine:
             if delivered:
                 return
             if deadline is not None and now >= deadline:
-                raise socket.timeout("timed out")
+                raise TimeoutError("timed out")
             self._wait(now, deadline)
 
     def _wait(self, now: float, deadline: float | None) -> None:

@@ -110,13 +110,12 @@ _leases: dict[Hashable, Lease] = {}
 _registry_lock = threading.Lock()
 
 
-def lease_for(key: Hashable, open_client: Callable[[], Any], unacked: str, index: str) -> Lease:
-    """Return this process's lease at the broker that ``key`` names; the pool is for the last minute only."""
+def lease_for(key: Hashable, client_factory: Callable[[], Callable[[], Any]], unacked: str, index: str) -> Lease:
+    """Return this process's lease at the broker that ``key`` names; ``client_factory`` is called for a new one."""
     with _registry_lock:
         lease = _leases.get(key)
         if lease is None:
-            lease = _leases[key] = Lease(open_client, unacked, index)
-        lease.open_client = open_client
+            lease = _leases[key] = Lease(client_factory(), unacked, index)
         return lease
 
 

@@ -9,7 +9,7 @@ import ssl
 import struct
 import threading
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -28,6 +28,8 @@ __all__ = ("Publisher", "Sender")
 
 #: A pipeline is sent in pieces of about this size, so that neither side has to buffer all of it.
 PIECE_BYTES = 262_144
+#: A line that was silent for so long is looked at before it is written to.
+IDLE_SECONDS = 0.1
 
 _generation = 0
 
@@ -57,12 +59,13 @@ def new_delivery_tag() -> str:
 class _Line:
     """One open socket of one thread."""
 
-    __slots__ = ("_is_plain", "connection", "generation", "patience", "pool", "sock")
+    __slots__ = ("_is_plain", "connection", "generation", "patience", "pool", "sock", "used_at")
 
     def __init__(self, pool: Any, patience: float) -> None:
         self.generation = _generation
         self.pool = pool
         self.patience = patience
+        self.used_at = monotonic()
         self.connection = open_connection(pool)
         self.sock = sock = self.connection._sock
         # Deadlines kept by the kernel save a poll before each call; gevent's sockets and TLS keep their own.
@@ -77,6 +80,10 @@ class _Line:
 
     def is_alive(self) -> bool:
         """Whether nothing has come in: on an idle line that can only be its end."""
+        now = monotonic()
+        if now - self.used_at < IDLE_SECONDS:
+            return True
+        self.used_at = now
         sock = self.sock
         try:
             if self._is_plain:
@@ -95,13 +102,13 @@ class _Line:
 
     def exchange(self, data: bytes, replies: int) -> list[Any]:
         """Send commands and return their replies (error replies as values)."""
-        deadline = monotonic() + self.patience
+        sock = self.sock
         try:
-            self.sock.sendall(data)
-            received = self.sock.recv(65536)
+            sock.sendall(data)
+            received = sock.recv(65536)
             if replies == 1 and received[:1] == b":" and received[-2:] == b"\r\n":
                 return [int(received[1:-2])]
-            return self._read_all(received, replies, deadline)
+            return self._read_all(received, replies, monotonic() + self.patience)
         except (BlockingIOError, TimeoutError) as error:
             self.close()
             raise RedisTimeoutError(f"Redis gave no answer for {self.patience:g} seconds") from error
@@ -156,13 +163,16 @@ class Sender:
         """Send packed commands in one go and return their replies; the first error reply is raised."""
         line = self._line(channel)
         failpoint("publish.before_send")
-        replies = []
-        for piece in _pieces(commands):
-            try:
-                replies += line.exchange(b"".join(piece), len(piece))
-            except Exception:
-                self._local.line = None
-                raise
+        replies: list[Any] = []
+        try:
+            if len(commands) == 1:
+                replies = line.exchange(commands[0], 1)
+            else:
+                for piece in _pieces(commands):
+                    replies += line.exchange(b"".join(piece), len(piece))
+        except BaseException:
+            self._local.line = None
+            raise
         failpoint("publish.after_send")
         for reply in replies:
             if isinstance(reply, ReplyError):
@@ -177,8 +187,6 @@ class Sender:
 
 
 def _pieces(commands: list[bytes]) -> Iterable[list[bytes]]:
-    if len(commands) == 1:
-        return (commands,)
     pieces: list[list[bytes]] = [[]]
     size = 0
     for command in commands:
@@ -190,7 +198,18 @@ def _pieces(commands: list[bytes]) -> Iterable[list[bytes]]:
     return pieces
 
 
-_encode = json.JSONEncoder(default=JSONEncoder().default).encode
+def _encoder() -> Callable[[Any], str]:
+    """Return kombu's JSON encoding of a whole message, made once instead of once a message."""
+    default = JSONEncoder().default
+    make = json.encoder.c_make_encoder
+    if make is None:  # no C
+        return json.JSONEncoder(default=default).encode
+    # No markers: what refers to itself ends in RecursionError.
+    encode = make(None, default, json.encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True)
+    return lambda value: "".join(encode(value, 0))
+
+
+_encode = _encoder()
 
 
 class Publisher:
@@ -307,6 +326,9 @@ class Publisher:
         if len(payload) > channel.max_message_bytes:
             raise MessageTooLarge(len(payload), channel.max_message_bytes)
         if not exchange:
+            if routing_key not in channel._expires:
+                head = channel.push_head(routing_key, envelope["properties"]["priority"], envelope)
+                return [b"%b%d\r\n%b\r\n" % (head, len(payload), payload)]
             queues: Iterable[str] = (routing_key,)
         elif channel.typeof(exchange).type == "fanout":
             topics = channel._get_publish_topics(exchange, routing_key)

@@ -78,7 +78,6 @@ class Transport(upstream.Transport):
         self.sender.close()
 
 
-
 class SentinelTransport(Transport):
     """Redis by lease, at the master that sentinels name."""
 
