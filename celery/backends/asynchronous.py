@@ -28,9 +28,6 @@ logger = get_logger(__name__)
 #: Environment (``default``, ``gevent``, ``eventlet``) → the class of drainer to use in it.
 drainers: dict[str, type[Drainer]] = {}
 
-#: Seconds for which a follower waits before it looks whether it has to take the lead.
-FOLLOW_SECONDS = 0.5
-
 
 def register_drainer(name: str) -> Callable[[type[Drainer]], type[Drainer]]:
     """Return a decorator that makes a class the drainer of the environment ``name``."""
@@ -48,7 +45,7 @@ class Drainer:
 
     def __init__(self, result_consumer: Any) -> None:
         self.result_consumer = result_consumer
-        self._lead = threading.Lock()
+        self._is_led = False
         self._news = threading.Condition()
 
     def start(self) -> None:
@@ -87,19 +84,18 @@ class Drainer:
 
     def wait_for(self, p: Any, wait: Callable[..., Any], timeout: float | None = None) -> None:
         """Listen for a while, or let another thread that does so listen for us."""
-        if self._lead.acquire(blocking=False):
-            try:
-                if not p.ready:
-                    wait(timeout=timeout)
-            finally:
-                self._lead.release()
-                with self._news:
-                    self._news.notify_all()
-            return
-        seconds = FOLLOW_SECONDS if timeout is None else min(timeout, FOLLOW_SECONDS)
         with self._news:
-            if not p.ready:
-                self._news.wait(seconds)
+            if self._is_led and not p.ready:
+                self._news.wait(timeout)
+            if self._is_led or p.ready:
+                return
+            self._is_led = True
+        try:
+            wait(timeout=timeout)
+        finally:
+            with self._news:
+                self._is_led = False
+                self._news.notify_all()
 
 
 class greenletDrainer(Drainer):

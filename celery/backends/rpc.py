@@ -80,16 +80,20 @@ class ResultConsumer(BaseResultConsumer):
                     no_ack=no_ack,
                     accept=self.accept,
                 )
+            if not self._wanted:
+                self.want(self.backend.oid)
             self._consume_wanted()
 
-    def _consume_wanted(self) -> None:
-        self.want(self.backend.oid)
-        for name in list(self._wanted):
+    def _consume_wanted(self) -> bool:
+        """Consume from queues that are wanted since the last turn; return whether there were any."""
+        fresh = [name for name in list(self._wanted) if not self._consumer.consuming_from(name)]
+        for name in fresh:
             queue = self._create_binding(name)
-            if not self._consumer.consuming_from(queue):
-                self._consumer.add_queue(queue)
-                queue(self._consumer.channel).declare()
-        self._consumer.consume()
+            queue(self._consumer.channel).declare()
+            self._consumer.add_queue(queue)
+        if fresh:
+            self._consumer.consume()
+        return bool(fresh)
 
     def _on_payload(self, body: Any, message: Any) -> None:
         if not isinstance(body, dict) or "task_id" not in body or "status" not in body:
@@ -114,8 +118,8 @@ class ResultConsumer(BaseResultConsumer):
                     return
                 self.start("")
             try:
-                self._consume_wanted()
-                self._connection.drain_events(timeout=timeout)
+                if not self._consume_wanted():  # messages may have come while the broker was asked
+                    self._connection.drain_events(timeout=timeout)
             except self._connection.connection_errors + self._connection.channel_errors as error:
                 if isinstance(error, TimeoutError):
                     raise
