@@ -15,6 +15,7 @@ from kombu.utils.functional import maybe_list
 from kombu.utils.objects import cached_property
 
 from celery.app import routes as _routes
+from celery.app.binding import kept
 from celery.app.options import expires_at, starts_at
 from celery.app.queues import Queues
 from celery.app.sending import MessageSender
@@ -110,7 +111,7 @@ class AMQP:
     def default_queue(self) -> Queue:
         return self.queues[self.app.conf.task_default_queue]
 
-    @cached_property
+    @kept
     def default_exchange(self) -> Exchange:
         conf = self.app.conf
         return Exchange(conf.task_default_exchange or conf.task_default_queue, conf.task_default_exchange_type)
@@ -188,7 +189,7 @@ class AMQP:
     def utc(self) -> bool:
         return bool(self.app.conf.enable_utc)
 
-    @cached_property
+    @kept
     def create_task_message(self) -> Callable[..., task_message]:
         """The builder for the version that ``task_protocol`` names."""
         version = self.app.conf.task_protocol
@@ -198,12 +199,12 @@ class AMQP:
             known = " or ".join(map(str, sorted(self.task_protocols)))
             raise ImproperlyConfigured(f"Setting `task_protocol` must be {known}, is {version!r}.") from None
 
-    @cached_property
+    @kept
     def send_task_message(self) -> Callable[..., Any]:
         """Publishes a message: ``send_task_message(producer, name, message, **options)``."""
         return MessageSender(self)
 
-    @cached_property
+    @kept
     def _event_dispatcher(self) -> Any:
         # Used for its fields and its publish() only, with the producer that sends the task.
         return self.app.events.Dispatcher(enabled=False)

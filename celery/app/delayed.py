@@ -14,6 +14,7 @@ from kombu import Exchange
 from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 
 from celery.protocol.task import parse_time
+from celery.transports import resolve
 from celery.utils.quorum_queues import detect_quorum_queues
 from celery.utils.time import maybe_make_aware
 
@@ -29,8 +30,8 @@ _LONGEST = 2 ** (MAX_LEVEL + 1) - 1
 
 def is_possible(app: Celery) -> bool:
     """Whether messages go to RabbitMQ and at least one queue is a quorum queue."""
-    driver_type = getattr(app.producer_pool.connections.connection.transport, "driver_type", None)
-    return driver_type == "amqp" and bool(detect_quorum_queues(app, "py-amqp")[0])
+    driver_type = getattr(resolve(app.conf.broker_transport or app.conf.broker_write_url), "driver_type", None)
+    return driver_type == "amqp" and bool(detect_quorum_queues(app, driver_type)[0])
 
 
 def rerouted(app: Celery, options: dict[str, Any], countdown: float | None, eta: Any) -> dict[str, Any]:

@@ -12,30 +12,35 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import kombu
+import kombu.messaging
 from kombu import Queue
 from kombu.entity import Exchange, maybe_delivery_mode
 from kombu.exceptions import OperationalError
 
 from celery import signals
+from celery.app.deadlines import PUBLISH_SECONDS
 from celery.app.encoding import encode
 from celery.transports import resolve
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
 
-__all__ = ("PUBLISH_SECONDS", "DirectProducer", "open_publisher")
-
-#: How long publishing may take in all, unless the call's ``timeout`` says otherwise.
-PUBLISH_SECONDS = 10.0
+__all__ = ("DirectProducer", "is_watched", "open_publisher")
 
 #: A batch is sent in pieces of this many messages, so that a huge group does not sit in memory as a whole.
 BATCH_SIZE = 500
 
 
+def is_watched(app: Celery) -> bool:
+    """Whether somebody wants to see every message in kombu's producer: monitoring libraries wrap its ``publish``."""
+    publish = kombu.Producer.publish
+    if app.amqp.Producer is not kombu.Producer:
+        return True
+    return publish is not _untouched and getattr(publish, "__code__", None) is not _untouched.__code__
+
+
 def open_publisher(app: Celery) -> Any:
     """Return a publisher of this process, or ``None`` if the broker's transport has none of its own."""
-    if app.amqp.Producer is not kombu.Producer:
-        return None  # somebody wants to see every message
     make = getattr(resolve(app.conf.broker_transport or app.conf.broker_write_url), "Publisher", None)
     if make is None:
         return None
@@ -43,6 +48,12 @@ def open_publisher(app: Celery) -> Any:
     # Trying again is done here, by the policy of the call; kombu would do it by its own.
     connection.transport_options = {"max_retries": 0, **connection.transport_options}
     return make(connection)
+
+
+# A wrapper that was there before us is recognised by the file it comes from.
+_untouched: Any = kombu.Producer.publish
+if _untouched.__code__.co_filename != kombu.messaging.__file__:
+    _untouched = open_publisher
 
 
 class DirectProducer(kombu.Producer):
@@ -179,7 +190,8 @@ class DirectProducer(kombu.Producer):
                 return
             except errors as error:
                 failure = error
-        raise OperationalError(str(failure) or repr(failure)) from failure
+        where = self.publisher.connection.as_uri()
+        raise OperationalError(f"{str(failure) or repr(failure)} (broker: {where})") from failure
 
     def release(self) -> None:
         """Nothing to give back: the producer belongs to its thread."""

@@ -25,6 +25,7 @@ __all__ = (
     "expires_at",
     "starts_at",
     "until",
+    "users_stacklevel",
     "warn_about_unknown",
 )
 
@@ -73,11 +74,11 @@ def warn_about_unknown(options: Iterable[str], stamped: Iterable[str] | None = N
                 f"`{name}` is not an option of `apply_async`; did you mean `{nearest[0]}`? "
                 "It was sent as a property of the message.",
                 CeleryWarning,
-                stacklevel=_users_stacklevel(),
+                stacklevel=users_stacklevel(),
             )
 
 
-def _users_stacklevel() -> int:
+def users_stacklevel() -> int:
     """Return the ``stacklevel`` of the nearest line outside of this package."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("celery."):
@@ -173,7 +174,7 @@ def check_time_limits(time_limit: Any, soft_time_limit: Any) -> None:
             f"`soft_time_limit` ({soft_time_limit:g} s) is above `time_limit` ({time_limit:g} s): the task is killed "
             "before the soft limit is reached.",
             CeleryWarning,
-            stacklevel=_users_stacklevel(),
+            stacklevel=users_stacklevel(),
         )
 
 

@@ -135,9 +135,6 @@ class Queues(dict):  # type: ignore[type-arg]
         return self._declared if self._consume_from is None else self._consume_from
 
 
-Queues.__module__ = "celery.app.amqp"
-
-
 def _by_name(queues: Any) -> Iterable[tuple[str, Any]]:
     if queues is None:
         return ()

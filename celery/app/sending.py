@@ -9,6 +9,7 @@ from kombu import Exchange
 from kombu.common import Broadcast
 
 from celery import signals
+from celery.app.deadlines import with_deadline
 from celery.protocol.task import task_message
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class MessageSender:
             serializer=serializer or self.serializer,
             compression=compression or self.compression,
             retry=retry,
-            retry_policy=policy,
+            retry_policy=with_deadline(policy),
             delivery_mode=delivery_mode,
             declare=declare,
             headers=message_headers,

@@ -39,12 +39,12 @@ class NotingChannel(memory.Channel):
     def prepare_message(
         self, body, priority=None, content_type=None, content_encoding=None, headers=None, properties=None
     ):
-        message = super().prepare_message(body, priority, content_type, content_encoding, headers, properties)
         known = {"content_type": content_type, "content_encoding": content_encoding, **(properties or {})}
         if priority is not None:
             known["priority"] = priority
-        message["noted"] = {"body": body, "headers": dict(headers or {}), "properties": known}
-        return message
+        noted = {"body": body, "headers": dict(headers or {}), "properties": known}
+        message = super().prepare_message(body, priority, content_type, content_encoding, headers, properties)
+        return {**message, "noted": noted}
 
     def basic_publish(self, message, exchange, routing_key, **kwargs):
         self.noted.append({"exchange": exchange, "routing_key": routing_key, **message["noted"]})
@@ -65,7 +65,7 @@ class Desk:
         self.messages.clear()
 
         def task(function, **options):
-            return app.task(name=f"capapp.{function.__name__}", **options)(function)
+            return app.task(name=f"capapp.{function.__name__}", shared=False, **options)(function)
 
         def add(x, y):
             return x + y
@@ -237,7 +237,7 @@ def differences(expected, actual, known, where=""):
     elif isinstance(expected, list) and isinstance(actual, list):
         if len(expected) != len(actual):
             yield f"{where}: {len(actual)} items instead of {len(expected)}: {actual!r}"
-        for index, (one, other) in enumerate(zip(expected, actual)):
+        for index, (one, other) in enumerate(zip(expected, actual, strict=False)):
             yield from differences(one, other, known, f"{where}[{index}]")
     elif not same_value(expected, actual, known):
         yield f"{where}: {actual!r} instead of {expected!r}"
@@ -283,9 +283,12 @@ def recorded(name):
 
 def arranged(messages, expected):
     """Put messages of a group in the order of the record, which follows random ids."""
-    key = lambda message: json.dumps(
-        [message["headers"].get("task"), message["headers"].get("group_index"), message["headers"].get("argsrepr")]
-    )
+
+    def key(message):
+        return json.dumps(
+            [message["headers"].get("task"), message["headers"].get("group_index"), message["headers"].get("argsrepr")]
+        )
+
     order = [key(message) for message in expected]
     return sorted(messages, key=lambda message: order.index(key(message)) if key(message) in order else -1)
 

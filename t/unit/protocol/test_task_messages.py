@@ -16,12 +16,12 @@ FACTS = Path(__file__).parents[2] / "facts" / "messages"
 
 
 def v2(**changes):
-    fields = dict(
-        task_id="id-1", name="proj.add", args=(1, 2), kwargs={"z": 3}, eta=None, expires=None, group_id="g", group_index=4,
-        retries=2, chord=None, chain=[{"task": "b"}], callbacks=[{"task": "c"}], errbacks=None, reply_to="q", time_limit=9,
-        soft_time_limit=5.5, root_id="r", parent_id="p", shadow=None, origin="gen1@h", ignore_result=True, argsrepr="(1, 2)",
-        kwargsrepr="{}", stamped_headers=["s"], stamps={"s": 1}, replaced_task_nesting=1,
-    )  # fmt: skip
+    fields = {
+        "task_id": "id-1", "name": "proj.add", "args": (1, 2), "kwargs": {"z": 3}, "eta": None, "expires": None, "group_id": "g", "group_index": 4,
+        "retries": 2, "chord": None, "chain": [{"task": "b"}], "callbacks": [{"task": "c"}], "errbacks": None, "reply_to": "q", "time_limit": 9,
+        "soft_time_limit": 5.5, "root_id": "r", "parent_id": "p", "shadow": None, "origin": "gen1@h", "ignore_result": True, "argsrepr": "(1, 2)",
+        "kwargsrepr": "{}", "stamped_headers": ["s"], "stamps": {"s": 1}, "replaced_task_nesting": 1,
+    }  # fmt: skip
     return build_v2(**{**fields, **changes})
 
 
@@ -181,4 +181,4 @@ def test_parsing_never_raises(headers, body):
 @given(st.sampled_from(sorted(v2().headers)), anything, anything)
 def test_parsing_never_raises_on_a_good_message_with_one_wrong_field(name, value, body):
     assert isinstance(parse({**v2().headers, name: value}, body), (ParsedTask, Unreadable))
-    assert isinstance(parse({}, {**dict(task="a", id="b"), name: value}), (ParsedTask, Unreadable))
+    assert isinstance(parse({}, {"task": "a", "id": "b", name: value}), (ParsedTask, Unreadable))
