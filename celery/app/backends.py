@@ -59,7 +59,7 @@ def _load(name: str, path: Any) -> Any:
     from celery.utils.imports import symbol_by_name
 
     try:
-        found = symbol_by_name(path)
+        found = symbol_by_name(path)  # type: ignore[no-untyped-call]
     except (ImportError, AttributeError, ValueError) as error:
         if path == name and not ("." in name or ":" in name):
             raise ImproperlyConfigured(_unknown(name)) from None

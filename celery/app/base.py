@@ -244,7 +244,7 @@ class Celery(Configuring, Connecting, Declaring):
             self.on_after_finalize.send(sender=self)
 
     def close(self) -> None:
-        """Forget the app and its connections; for apps of which there are many, as in tests."""
+        """Forget the app and its connections; for programs that make many apps, as tests do."""
         self._pool = None
         _state._deregister_app(self)
 
@@ -277,7 +277,7 @@ class Celery(Configuring, Connecting, Declaring):
         return self._tasks
 
     @kept
-    def Task(self) -> Any:  # type: ignore[override]
+    def Task(self) -> Any:
         """The base class of this app's tasks."""
         return self.create_task_cls()
 
@@ -397,7 +397,7 @@ class Celery(Configuring, Connecting, Declaring):
     # -- rooms
 
     @kept
-    def amqp(self) -> Any:  # type: ignore[override]
+    def amqp(self) -> Any:
         return _symbol(self.amqp_cls)(app=self)
 
     @kept
@@ -413,7 +413,7 @@ class Celery(Configuring, Connecting, Declaring):
         return _symbol(self.log_cls)(app=self)
 
     @kept
-    def loader(self) -> Any:  # type: ignore[override]
+    def loader(self) -> Any:
         from celery.loaders import get_loader_cls
 
         return get_loader_cls(self.loader_cls)(app=self)
@@ -492,7 +492,7 @@ class Celery(Configuring, Connecting, Declaring):
 
         from celery.bin.celery import celery
 
-        option = celery.params[0]
+        option = next(option for option in celery.params if option.name == "app")
         before, option.default = option.default, self
         try:
             return celery.main(args=list(sys.argv if argv is None else argv), standalone_mode=False)
@@ -539,11 +539,11 @@ class Celery(Configuring, Connecting, Declaring):
         conf = self.conf
         name = conf.timezone
         if not name:
-            return timezone.utc if conf.enable_utc else timezone.local  # type: ignore[no-any-return]
+            return timezone.utc if conf.enable_utc else timezone.local
         wrong = checks.problem("timezone", name)
         if wrong is not None:
             raise checks.Misconfigured(wrong, conf.origin_of("timezone"))
-        return timezone.get_timezone(name)  # type: ignore[no-any-return]
+        return timezone.get_timezone(name)
 
     def uses_utc_timezone(self) -> bool:
         """Whether ``timezone`` is UTC."""
@@ -564,7 +564,7 @@ class Celery(Configuring, Connecting, Declaring):
         """A unique id of this app in this process."""
         from kombu.common import oid_from
 
-        return oid_from(self, threads=False)  # type: ignore[no-any-return]
+        return oid_from(self, threads=False)  # type: ignore[no-any-return, no-untyped-call]
 
     @property
     def thread_oid(self) -> str:
@@ -574,7 +574,7 @@ class Celery(Configuring, Connecting, Declaring):
         except AttributeError:
             from kombu.common import oid_from
 
-            self._local.oid = oid = oid_from(self, threads=True)
+            self._local.oid = oid = oid_from(self, threads=True)  # type: ignore[no-untyped-call]
             return oid  # type: ignore[no-any-return]
 
     # -- small tools
@@ -652,7 +652,7 @@ class Celery(Configuring, Connecting, Declaring):
 
 App = Celery
 _first_send_task: Callable[..., Any] = Celery.send_task
-_SEND_ARGUMENTS = frozenset(_first_send_task.__code__.co_varnames[1:30])
+_SEND_ARGUMENTS = frozenset(_first_send_task.__code__.co_varnames[1 : _first_send_task.__code__.co_argcount])
 
 
 def _symbol(path: Any) -> Any:
@@ -660,7 +660,7 @@ def _symbol(path: Any) -> Any:
         return path
     from celery.utils import imports
 
-    return imports.symbol_by_name(path)
+    return imports.symbol_by_name(path)  # type: ignore[no-untyped-call]
 
 
 def _unpickle_appattr(reverse_name: str, args: tuple[Any, ...]) -> Any:

@@ -46,7 +46,7 @@ def bound_subclass(
     Unless ``keep_reduce``, its objects are pickled as a call of ``app.<reverse>``, so that they come back bound to
     the app that is current there; ``Class`` says with ``__reduce_args__`` what to call it with.
     """
-    Class = imports.symbol_by_name(Class)
+    Class = imports.symbol_by_name(Class)  # type: ignore[no-untyped-call]
     reverse = reverse or Class.__name__
 
     def __reduce__(self: Any) -> tuple[Any, ...]:

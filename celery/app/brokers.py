@@ -26,7 +26,7 @@ def connection_class(chosen: Any) -> Any:
 
     from celery.transports import Connection
 
-    return Connection if chosen is kombu.Connection else chosen
+    return Connection if chosen is kombu.Connection else chosen  # type: ignore[attr-defined]
 
 
 def missing_package(url: Any, error: Exception, conf: Any, setting: str) -> ImproperlyConfigured:

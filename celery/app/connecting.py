@@ -121,7 +121,7 @@ class Connecting:
         if self._pool is None:
             from kombu import pools
 
-            pools.set_limit(self.conf.broker_pool_limit)
+            pools.set_limit(self.conf.broker_pool_limit)  # type: ignore[no-untyped-call]
             self._pool = pools.connections[self.connection_for_write()]
         return self._pool
 

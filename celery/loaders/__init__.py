@@ -23,7 +23,7 @@ def get_loader_cls(loader: Any) -> Any:
         return AppLoader
     from celery.utils.imports import symbol_by_name
 
-    return symbol_by_name(path, imp=_import_from_cwd)
+    return symbol_by_name(path, imp=_import_from_cwd)  # type: ignore[no-untyped-call]
 
 
 def _import_from_cwd(module: str, *args: Any, **kwargs: Any) -> Any:

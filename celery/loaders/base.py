@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.exceptions import ImproperlyConfigured, reraise
 from celery.utils.collections import DictAttribute, force_mapping
 from celery.utils.imports import NotAPackage, find_module, import_from_cwd
+
+if TYPE_CHECKING:
+    from traceback import FrameSummary
 
 __all__ = ("BaseLoader",)
 
@@ -149,7 +150,7 @@ class BaseLoader:
     def _symbol(self, path: str) -> Any:
         from celery.utils.imports import symbol_by_name
 
-        return symbol_by_name(path, imp=self.import_from_cwd)
+        return symbol_by_name(path, imp=self.import_from_cwd)  # type: ignore[no-untyped-call]
 
     def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> Any:
         """Return the settings of the module that the environment variable names, or none."""
@@ -172,6 +173,8 @@ class BaseLoader:
         Raises:
             ValueError: a word is no ``name=value``, or its value is not of that type.
         """
+        import json
+
         types = {"json": json.loads, **(extra_types or {})}
         overrides = {"tuple": "json", "list": "json", "dict": "json"} if override_types is None else override_types
         return dict(self._cmdline_setting(word, namespace, re_type, types, overrides) for word in args)
@@ -282,7 +285,9 @@ def _place_of(error: BaseException, name: str) -> str:
     return f"{_relative(frames[-1].filename)} line {frames[-1].lineno}"
 
 
-def _frames_outside(error: BaseException) -> list[traceback.FrameSummary]:
+def _frames_outside(error: BaseException) -> list[FrameSummary]:
+    import traceback
+
     here = os.path.dirname(os.path.dirname(__file__)) + os.sep
     frames = traceback.extract_tb(error.__traceback__)
     return [

@@ -11,7 +11,7 @@ from celery.utils.collections import AttributeDictMixin
 __all__ = ("PendingConfiguration",)
 
 
-class PendingConfiguration(UserDict, AttributeDictMixin):  # type: ignore[type-arg, misc]
+class PendingConfiguration(UserDict, AttributeDictMixin):  # type: ignore[type-arg]
     """Takes settings before the configuration is loaded, and loads it when the first one is read.
 
     ``conf`` receives what is set; ``callback`` loads, and returns the mapping to read from.

@@ -81,7 +81,7 @@ class Settings(ConfigurationView):
 
     def _candidates(self, name: str) -> tuple[str, ...]:
         try:
-            return self._spelled[name]
+            return self._spelled[name]  # type: ignore[no-any-return]
         except KeyError:
             found = self._spelled[name] = spellings(name, self.prefix, self._alternatives)
             return found
@@ -245,7 +245,7 @@ class Settings(ConfigurationView):
         self.maps.insert(1, layer)
         self._watch()
 
-    def swap_with(self, other: Settings) -> None:
+    def swap_with(self, other: ConfigurationView) -> None:
         """Take over the layers of ``other``."""
         names = ("changes", "defaults", "maps", "prefix", "deprecated_settings", "_alternatives", "_origin")
         theirs = other.__dict__

@@ -179,7 +179,7 @@ def test_many_threads_finalize_one_app_once(app):
         def on_bound(cls, app):
             made.append(cls.name)
 
-    tasks = [app.task(shared=False, base=Counted, name=f"t{number}")(lambda: number) for number in range(20)]
+    tasks = [app.task(shared=False, base=Counted, name=f"t{number}")(lambda: None) for number in range(20)]
     start = threading.Barrier(8)
     seen = []
 

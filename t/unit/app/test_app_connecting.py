@@ -142,7 +142,7 @@ def test_a_good_url_is_taken(url):
 
 
 def test_the_place_of_a_bad_url_is_named(monkeypatch):
-    with pytest.raises(ImproperlyConfigured, match="^`broker_read_url` "):
+    with pytest.raises(ImproperlyConfigured, match=r"^`broker_read_url` "):
         app_of(broker_read_url="amqp://h:x", broker_url="amqp://h").connection_for_read()
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://h:x")
     with pytest.raises(ImproperlyConfigured, match=r"^`broker_url` \(environment variable CELERY_BROKER_URL\) "):

@@ -278,7 +278,7 @@ def test_the_users_object_stays_live(source):
     if isinstance(source, dict):
         source["task_serializer"] = "yaml"
     else:
-        setattr(source, "task_serializer", "yaml")
+        source.task_serializer = "yaml"
 
     assert app.conf.task_serializer == "yaml"
     assert app.conf.version != version
