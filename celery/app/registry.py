@@ -59,7 +59,7 @@ class TaskRegistry(dict[str, Any]):
         return {name: task for name, task in self.items() if getattr(task, "type", "regular") == type}
 
 
-# Pickled tasks name these two.
+# Pickled tasks name these two, also those that upstream peers send.
 
 
 def _unpickle_task(name: str) -> Any:

@@ -6,7 +6,6 @@ running without a worker in ``celery.app.eager``.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
@@ -18,6 +17,7 @@ from celery.app import retrying
 from celery.app.annotations import resolve_all
 from celery.app.context import Context
 from celery.app.options import TASK_OPTIONS
+from celery.app.registry import _unpickle_task_v2
 from celery.exceptions import MaxRetriesExceededError
 from celery.local import class_property
 from celery.utils.imports import instantiate
@@ -39,13 +39,6 @@ R = TypeVar("R")
 def extract_exec_options(obj: Any) -> dict[str, Any]:
     """Return the options that a task sets for all its calls."""
     return {name: getattr(obj, name, None) for name in TASK_OPTIONS}
-
-
-def _unpickle_task_v2(name: str, module: str | None = None) -> Any:
-    """Return the task ``name`` of the current app; its module is imported first, to be sure that it is there."""
-    if module:
-        importlib.import_module(module)
-    return _state.get_current_app().tasks[name]
 
 
 class Task(Generic[P, R]):

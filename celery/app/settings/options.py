@@ -23,6 +23,8 @@ class Option:
     its end.
     """
 
+    default: Any
+    type: str
     alt: str | None = None
     deprecate_by: str | None = None
     remove_by: str | None = None
