@@ -294,10 +294,12 @@ def tell(method: Callable[..., Any], *args: Any) -> None:
         logger.error("Pool callback %r failed", method, exc_info=True)
 
 
-def exception_info(error: BaseException) -> ExceptionInfo:
-    """Return ``error`` with its traceback, as callbacks get it."""
+def exception_info(error: BaseException, internal: bool = False) -> ExceptionInfo:
+    """Return ``error`` with its traceback, as callbacks, signals and answers carry it."""
     error = raised(error)
-    return ExceptionInfo((type(error), error, error.__traceback__))
+    info = ExceptionInfo((type(error), error, error.__traceback__), internal=internal)
+    info.exception = error  # billiard wraps it, to carry the text of the traceback; ours carries it beside
+    return info
 
 
 def bare_exception(info: ExceptionInfo) -> BaseException:

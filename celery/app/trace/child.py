@@ -11,12 +11,12 @@ import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billiard.einfo import ExceptionInfo
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.serialization import loads as loads_body
 from kombu.serialization import prepare_accept_content
 
 from celery.app import trace as tracing
+from celery.app.trace.errors import pickled
 from celery.concurrency.base import exception_info
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 from celery.protocol.task import ParsedTask, Unreadable, parse_body
@@ -133,7 +133,7 @@ class Runner:
         try:
             tracer = self._tracers.get(name) or self._tracer(name)
         except NotRegistered as exc:
-            return pack((FAILURE, _pickled(ExceptionInfo((type(exc), exc, exc.__traceback__))), 0.0))
+            return pack((FAILURE, pickled(exception_info(exc)), 0.0))
         result = tracer(task_id, args, kwargs, request)
         failpoint("child.after_effect")
         if is_late:
@@ -194,20 +194,7 @@ def _answer_of(result: Any) -> bytes:
     if info.state == IGNORED:
         return pack((IGNORED, None, result.runtime))
     state = RETRY if info.state == RETRY else FAILURE
-    return pack((state, _pickled(result.retval), result.runtime))
-
-
-def _pickled(einfo: ExceptionInfo) -> bytes:
-    """Return the error as a pickle, or, where its exception resists, a like one that does not."""
-    try:
-        data = pickle.dumps(einfo)
-        pickle.loads(data)  # some exceptions can be written but not read back
-        return data
-    except Exception:
-        substitute = RuntimeError(saferepr(einfo.exception))
-        plain = exception_info(substitute)
-        plain.traceback = einfo.traceback
-        return pickle.dumps(plain)
+    return pack((state, pickled(result.retval), result.runtime))
 
 
 __all__ = ("MALFORMED", "Answer", "Frame", "Runner", "pack", "unpack")

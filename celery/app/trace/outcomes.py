@@ -9,6 +9,7 @@ from billiard.einfo import ExceptionInfo
 
 from celery import signals
 from celery.app.trace.reports import log_error, log_retry
+from celery.concurrency.base import exception_info
 from celery.exceptions import Retry
 from celery.states import FAILURE, RETRY
 from celery.utils.serialization import get_pickleable_etype, get_pickleable_exception
@@ -53,20 +54,20 @@ class TraceInfo:
 
     def handle_reject(self, task: Task, req: Context, **kwargs: Any) -> ExceptionInfo:
         """Log a message that the task gave back; the worker's main process rejects it."""
-        einfo = ExceptionInfo(_exc_info(self.retval))
+        einfo = exception_info(self.retval)
         log_error(task, req, einfo)
         return einfo
 
     def handle_ignore(self, task: Task, req: Context, **kwargs: Any) -> ExceptionInfo:
         """Log a task that wants no state of its own."""
-        einfo = ExceptionInfo(_exc_info(self.retval))
+        einfo = exception_info(self.retval)
         log_error(task, req, einfo)
         return einfo
 
     def handle_retry(self, task: Task, req: Context, store_errors: bool = True, **kwargs: Any) -> ExceptionInfo:
         """Store the state RETRY and tell of it; the new message is already on its way."""
         reason: Retry = self.retval
-        einfo = ExceptionInfo(_exc_info(reason))
+        einfo = exception_info(reason)
         if store_errors:
             task.backend.mark_as_retry(req.id, reason.exc, einfo.traceback, request=req)
         task.on_retry(reason.exc, req.id, req.args, req.kwargs, einfo)
@@ -79,11 +80,10 @@ class TraceInfo:
     ) -> ExceptionInfo:
         """Store the state FAILURE, call the error callbacks, and tell of it."""
         original = self.retval
-        kind, _, where = _exc_info(original)
-        exc = get_pickleable_exception(original)
-        if exc.__traceback__ is None:
-            exc = exc.with_traceback(where)
-        einfo = ExceptionInfo((get_pickleable_etype(kind), exc, where))
+        where = original.__traceback__
+        einfo = exception_info(original)
+        exc = einfo.exception = get_pickleable_exception(original)
+        einfo.type = get_pickleable_etype(type(original))
         task.backend.mark_as_failure(
             req.id, exc, einfo.traceback, request=req, store_result=store_errors, call_errbacks=call_errbacks
         )
@@ -99,10 +99,6 @@ class TraceInfo:
         )
         log_error(task, req, einfo)
         return einfo
-
-
-def _exc_info(exc: BaseException) -> tuple[type[BaseException], BaseException, Any]:
-    return type(exc), exc, exc.__traceback__
 
 
 def _stores_errors(task: Task, req: Context, eager: bool) -> bool:

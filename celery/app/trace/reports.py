@@ -14,6 +14,7 @@ from warnings import warn
 
 from billiard.einfo import ExceptionInfo
 
+from celery.concurrency.base import exception_info
 from celery.exceptions import Ignore, InvalidTaskError, Reject
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
@@ -129,15 +130,9 @@ def report_internal_error(task: Task, exc: BaseException) -> ExceptionInfo:
 
     Must be called while ``exc`` is being handled.
     """
-    kind, _, where = sys.exc_info()
-    try:
-        exc = task.backend.prepare_exception(exc, "pickle")
-        einfo = ExceptionInfo((kind, exc, where), internal=True)
-        shown = "".join(traceback.format_exception(exc))
-        warn(f"Task {task.name} was ended by an error outside of its body: {shown}", RuntimeWarning, stacklevel=2)
-        return einfo
-    finally:
-        del where  # no cycle through our own frame
+    shown = "".join(traceback.format_exception(exc))
+    warn(f"Task {task.name} was ended by an error outside of its body: {shown}", RuntimeWarning, stacklevel=2)
+    return exception_info(task.backend.prepare_exception(exc, "pickle"), internal=True)
 
 
 def check_kwargs(kwargs: Any) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from billiard.einfo import ExceptionInfo
 from kombu.exceptions import EncodeError, OperationalError
 
 from celery import signals
@@ -21,6 +20,7 @@ from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.app.trace.outcomes import TraceInfo, traceback_clear
 from celery.app.trace.reports import check_kwargs, log_completed_before, log_success, logger, report_internal_error
+from celery.concurrency.base import exception_info
 from celery.concurrency.guard import user_code
 from celery.exceptions import Ignore, Reject, Retry
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
@@ -268,7 +268,6 @@ def apply_callbacks(app: Celery, callbacks: list[Any], retval: Any, options: dic
 
 def _announce_internal_error(task: Any, uuid: str, args: Any, kwargs: Any, request: Any, exc: Exception) -> None:
     """Send the signal ``task_internal_error``; must be called while ``exc`` is being handled."""
-    einfo = ExceptionInfo(internal=True)
     signals.task_internal_error.send(
         sender=task,
         task_id=uuid,
@@ -277,7 +276,7 @@ def _announce_internal_error(task: Any, uuid: str, args: Any, kwargs: Any, reque
         request=request,
         exception=exc,
         traceback=exc.__traceback__,
-        einfo=einfo,
+        einfo=exception_info(exc, internal=True),
     )
 
 
