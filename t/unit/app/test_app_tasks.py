@@ -140,7 +140,7 @@ class TestIdentity:
 
             _state._tls.current_app = None
         opcodes = [argument for _, argument, _ in pickletools.genops(pickle.dumps(task))]
-        assert "celery.app.task" in opcodes
+        assert "celery.app.registry" in opcodes
         assert "_unpickle_task_v2" in opcodes
 
     def test_its_text_names_task_and_app(self, app):
