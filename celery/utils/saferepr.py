@@ -66,6 +66,8 @@ class _Token(NamedTuple):
     #: what a string or bytes is put between
     before: str = ""
     after: str = ""
+    #: what closes again what this opens
+    closer: str = ""
 
 
 def reprstream(
@@ -104,15 +106,15 @@ def _bytes_token(value: bytes) -> _Token:
 
 def _container_tokens(value: Any, path: set[int], maxlevels: int, level: int) -> Iterator[_Token]:
     before, after = _brackets(value)
-    yield _Token(before, "(")
     if level >= maxlevels:
-        yield _Token("...")
-    else:
-        path.add(id(value))
-        try:
-            yield from _item_tokens(value, path, maxlevels, level + 1)
-        finally:
-            path.discard(id(value))
+        yield _Token(f"{before}...{after}", ",")
+        return
+    yield _Token(before, "(", closer=after)
+    path.add(id(value))
+    try:
+        yield from _item_tokens(value, path, maxlevels, level + 1)
+    finally:
+        path.discard(id(value))
     yield _Token(after, ")")
 
 
@@ -125,7 +127,7 @@ def _item_tokens(value: Any, path: set[int], maxlevels: int, level: int) -> Iter
             yield _Token(", ", ",")
         is_first = False
         if is_mapping:
-            yield from _tokens(item[0], path, maxlevels, level)
+            yield from _tokens(item[0], path, maxlevels, 0)  # keys are small, and tell most
             yield _Token(": ", ",")
             item = item[1]
         yield from _tokens(item, path, maxlevels, level)
@@ -160,7 +162,7 @@ def _cut(tokens: Iterator[_Token], maxlen: int | None) -> str:
     left: float = float("inf") if maxlen is None else maxlen
     out: list[str] = []
     closers: list[str] = []
-    for text, kind, before, after in _with_closers(tokens, closers):
+    for text, kind, before, after, _ in _with_closers(tokens, closers):
         if left <= 0 and kind != ")":
             out.append(", ...")
             out.extend(reversed(closers))
@@ -182,12 +184,9 @@ def _with_closers(tokens: Iterator[_Token], closers: list[str]) -> Iterator[_Tok
     for token in tokens:
         yield token
         if token.kind == "(":
-            closers.append(_CLOSERS[token.text])
+            closers.append(token.closer)
         elif token.kind == ")":
             closers.pop()
-
-
-_CLOSERS = {"(": ")", "[": "]", "{": "}", "frozenset({": "})"}
 
 
 def _cut_value(text: Any, kind: str, left: float) -> str:

@@ -281,6 +281,9 @@ def remaining(start: datetime, ends_in: Any, now: datetime | None = None, relati
     end = start + ends_in if isinstance(ends_in, ffwd) else _add(start, ends_in)
     if relative:
         end = delta_resolution(end, ends_in).replace(microsecond=0)
+    if is_naive(now) != is_naive(end):
+        # the one without a zone is read off this machine's clock; upstream takes it for that too
+        end, now = end.astimezone(), now.astimezone()
     return subtract_datetimes(end, now)
 
 

@@ -151,23 +151,22 @@ class Signal:
     send_robust = send
 
     def _live_receivers(self, sender: Any) -> list[Any]:
-        if self.use_caching:
-            cached = self.sender_receivers_cache.get(sender) if sender is not None else None
-            if cached is not None:
-                return cached  # type: ignore[no-any-return]
+        entries = self._cached_entries(sender) if self.use_caching else self._entries_for(sender)
+        receivers = [entry() if isinstance(entry, weakref.ref) else entry for entry in entries]
+        return [receiver for receiver in receivers if receiver is not None]
+
+    def _entries_for(self, sender: Any) -> list[Any]:
         sender_id = None if sender is None else _make_id(sender)
-        found = []
-        for (_, wanted), entry in self.receivers:
-            if wanted is None or wanted == sender_id:
-                receiver = entry() if isinstance(entry, weakref.ref) else entry
-                if receiver is not None:
-                    found.append(receiver)
-        if self.use_caching and sender is not None:
-            try:
-                self.sender_receivers_cache[sender] = found
-            except TypeError:  # not hashable, or nothing to refer to weakly
-                pass
-        return found
+        return [entry for (_, wanted), entry in self.receivers if wanted is None or wanted == sender_id]
+
+    def _cached_entries(self, sender: Any) -> list[Any]:
+        try:
+            entries: list[Any] = self.sender_receivers_cache[sender]
+        except KeyError:
+            entries = self.sender_receivers_cache[sender] = self._entries_for(sender)
+        except TypeError:  # not hashable, or nothing to refer to weakly
+            entries = self._entries_for(sender)
+        return entries
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.name} providing_args={self.providing_args!r}>"
