@@ -481,25 +481,30 @@ class Celery(Configuring, Connecting, Declaring):
 
     def worker_main(self, argv: Iterable[str] | None = None) -> Any:
         """Run ``celery worker`` with ``argv`` (default: the arguments of this process)."""
-        words = list(sys.argv if argv is None else argv)
+        words = list(sys.argv[1:] if argv is None else argv)
         if "worker" not in words:
             raise ValueError("worker_main() needs `worker` among its arguments; for other commands there is start().")
         return self.start(argv=words)
 
     def start(self, argv: Iterable[str] | None = None) -> Any:
-        """Run ``celery`` with ``argv`` for this app; return its exit status if it did not exit by itself."""
+        """Run ``celery`` with ``argv`` (default: the arguments of this process) for this app; return its exit status.
+
+        Upstream: the default has the name of the program in it, and so finds no command.
+        """
+        from click import UNPROCESSED
         from click.exceptions import Exit
 
         from celery.bin.celery import celery
 
         option = next(option for option in celery.params if option.name == "app")
-        before, option.default = option.default, self
+        before = option.default, option.type
+        option.default, option.type = self, UNPROCESSED
         try:
-            return celery.main(args=list(sys.argv if argv is None else argv), standalone_mode=False)
+            return celery.main(args=list(sys.argv[1:] if argv is None else argv), standalone_mode=False)
         except Exit as exit_:
             return exit_.exit_code
         finally:
-            option.default = before
+            option.default, option.type = before
 
     def bugreport(self) -> str:
         """Return what to paste into a bug report."""

@@ -701,3 +701,13 @@ def test_nothing_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Celery("quiet", set_as_current=False).close()
+
+
+def test_programs_run_for_the_app(app, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["prog", "report"])
+    app.start()
+    by_default = capsys.readouterr().out
+    app.start(["report"])
+
+    assert "transport:memory" in by_default
+    assert capsys.readouterr().out == by_default
