@@ -406,6 +406,7 @@ def worker(
         )
     maybe_drop_privileges(uid=uid, gid=gid)
     _refuse_unready(kwargs)
+    app.conf.validate()
     try:
         running = app.Worker(
             hostname=hostname,

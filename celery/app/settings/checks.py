@@ -213,8 +213,22 @@ def validate(conf: Settings) -> None:
             text = problem(name, conf.get(name))
             if text is not None:
                 found.append(f"{text} (from {origin(conf, name)}).")
+    found.extend(_unusable_urls(conf))
     if found:
         raise ImproperlyConfigured("\n".join(found))
+
+
+def _unusable_urls(conf: Settings) -> Iterator[str]:
+    from celery.app.brokers import check_urls
+
+    told = set()
+    for setting in ("broker_read_url", "broker_write_url"):
+        try:
+            check_urls(getattr(conf, setting), conf, setting, conf.get("broker_transport"))
+        except ImproperlyConfigured as error:
+            if str(error) not in told:
+                told.add(str(error))
+                yield str(error)
 
 
 # -- places

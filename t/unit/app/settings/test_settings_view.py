@@ -413,6 +413,14 @@ def test_a_name_that_is_nearly_right_is_refused_by_validate():
     ]
 
 
+def test_a_broker_url_that_cannot_be_understood_is_told_once_by_validate():
+    with pytest.raises(ImproperlyConfigured) as caught:
+        conf_of({"broker_url": "reddis://h"}).validate()
+
+    assert str(caught.value).startswith("Unknown broker scheme `reddis` in `broker_url`. Did you mean `redis`?")
+    assert "\n" not in str(caught.value)
+
+
 def test_in_a_namespace_the_right_name_is_given_as_it_is_spelled_there():
     with pytest.warns(CeleryWarning, match="`CELERY_TASK_ROUTEZ`. Did you mean `CELERY_TASK_ROUTES`"):
         conf_of({"CELERY_TASK_ROUTEZ": {}, "DATABASEZ": {}}, "CELERY").task_routes
