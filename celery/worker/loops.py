@@ -19,6 +19,7 @@ from kombu.asynchronous import set_event_loop
 
 from celery import bootsteps
 from celery.exceptions import WorkerLostError
+from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.worker import state
 
@@ -210,7 +211,12 @@ def wake_on_signal(hub: Any) -> Iterator[None]:
 def turn(hub: Any, seconds: float, until: Callable[[], bool] | None = None) -> None:
     """Let ``hub`` work for at most ``seconds``, or until ``until`` says so."""
     finished: list[bool] = []
-    deadline = hub.timer.call_after(seconds, finished.append, (True,))
+
+    def finish() -> None:
+        finished.append(True)
+        hub.timer.call_after(0.0001, noop)  # for the poll that follows is as long as the next timer is away
+
+    deadline = hub.timer.call_after(seconds, finish)
     loop = hub.create_loop()
     try:
         while not finished and not (until is not None and until()):

@@ -296,7 +296,7 @@ class WorkController:
                 self.app.loader.import_task_module(module)
         self.include = includes
         found = {task.__class__.__module__ for task in self.app.tasks.values()}
-        self.app.conf.include = tuple(dict.fromkeys((*previous, *sorted(found))))
+        self.app.conf.include = tuple(dict.fromkeys((*previous, *sorted(filter(None, found)))))
 
     def should_use_eventloop(self) -> bool:
         """Return whether the worker runs on the hub: where the pool works with it."""

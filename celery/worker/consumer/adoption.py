@@ -76,13 +76,12 @@ class Adoption:
             self._running.pop(key).message = message
             logger.info("Task %s still runs here: its redelivery will be acknowledged when it ends.", key[0])
             return True
-        if self._ended[key] > 0:
-            self._ended[key] -= 1
-            acknowledge(message)
-            logger.info("Task %s has ended here: its redelivery is acknowledged.", key[0])
-            return True
-        del self._ended[key]
-        return False
+        if key not in self._ended:
+            return False
+        self._ended -= Counter((key,))  # in place, and without keys of which none is left
+        acknowledge(message)
+        logger.info("Task %s has ended here: its redelivery is acknowledged.", key[0])
+        return True
 
     def end(self, key: Key) -> None:
         """The orphan ended before its redelivery came."""

@@ -46,7 +46,7 @@ def running(app, **options):
         assert is_ready.wait(PATIENCE), "the worker did not get ready"
         yield worker
     finally:
-        if thread.is_alive():
+        if thread.is_alive() and state.should_stop is None:
             state.should_stop = 0
         thread.join(PATIENCE)
         stopped = not thread.is_alive()
@@ -58,6 +58,21 @@ def running(app, **options):
 def worker(app):
     with running(app) as worker:
         yield worker
+
+
+@pytest.fixture
+def make(app):
+    """Make a worker that is not started."""
+    made = []
+
+    def make(**options):
+        made.append(app.WorkController(**{"pool": "solo", **options}))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.pool.stop()
+        worker.hub.close()
 
 
 @pytest.fixture(name="running")

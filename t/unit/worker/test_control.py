@@ -16,7 +16,7 @@ FACTS = json.loads((Path(__file__).parents[2] / "facts" / "control.json").read_t
 
 @pytest.fixture
 def add(app):
-    return app.task(name="add")(lambda x, y: x + y)
+    return app.task(shared=False, name="add")(lambda x, y: x + y)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def release():
 
 @pytest.fixture
 def hold(app, release):
-    return app.task(name="hold")(lambda: release.wait(10))
+    return app.task(shared=False, name="hold")(lambda: release.wait(10))
 
 
 @pytest.fixture

@@ -107,7 +107,6 @@ def test_turning_ends_when_that_is_reached_what_was_waited_for(hub):
 
 
 def test_turning_leaves_no_timer_behind(hub):
-    loops.turn(hub, 0.01)
     loops.turn(hub, 60, until=lambda: True)
 
     assert not [item for item in hub.timer._queue if not item.entry.canceled]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from celery import signals
-from celery.transports.dead_letters import DEAD_LETTER_QUEUE, REASON_HEADER
+from celery.transports.dead_letters import DEAD_LETTER_QUEUE, REASON
 
 GOOD = {"lang": "py", "task": "note", "id": "id-1", "retries": 0, "argsrepr": "()", "kwargsrepr": "{}"}
 BODY = '[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
@@ -39,7 +39,7 @@ BAD = {
 @pytest.fixture
 def ran(app):
     ran = []
-    app.task(name="note")(lambda: ran.append(1))
+    app.task(shared=False, name="note")(lambda: ran.append(1))
     app.finalize()
     return ran
 
@@ -63,7 +63,7 @@ def dead_letters(app):
         channel = connection.channel()
         channel.queue_declare(DEAD_LETTER_QUEUE, durable=True)
         while message := channel.basic_get(DEAD_LETTER_QUEUE, no_ack=True):
-            found.append((message.headers[REASON_HEADER], message.body))
+            found.append((message.headers[REASON], message.body))
     return found
 
 

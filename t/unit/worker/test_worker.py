@@ -8,7 +8,7 @@ from celery.worker import state
 
 
 def test_a_task_is_run_and_its_result_stored(app, running, wait_until):
-    @app.task(name="add")
+    @app.task(shared=False, name="add")
     def add(x, y):
         return x + y
 
@@ -23,7 +23,7 @@ def test_a_task_is_run_and_its_result_stored(app, running, wait_until):
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_what_is_queued_before_the_start_is_run(app, running, wait_until, pool):
     ran = []
-    task = app.task(name="note")(ran.append)
+    task = app.task(shared=False, name="note")(ran.append)
     for number in range(20):
         task.delay(number)
 
@@ -38,7 +38,7 @@ def test_a_warm_stop_finishes_what_runs_and_gives_back_what_waits(app, running, 
 
     started, release, ran = threading.Event(), threading.Event(), []
 
-    @app.task(name="wait", acks_late=True)
+    @app.task(shared=False, name="wait", acks_late=True)
     def wait(number):
         started.set()
         release.wait(10)
@@ -57,39 +57,39 @@ def test_a_warm_stop_finishes_what_runs_and_gives_back_what_waits(app, running, 
         assert connection.default_channel.queue_declare(app.conf.task_default_queue).message_count == 3
 
 
-def test_concurrency_that_is_no_number_is_refused(app):
+def test_concurrency_that_is_no_number_is_refused(make):
     with pytest.raises(ImproperlyConfigured, match="at least 1, or `auto`; it is 'many'"):
-        app.WorkController(concurrency="many", pool="solo")
+        make(concurrency="many")
 
 
-def test_concurrency_of_nothing_is_refused(app):
+def test_concurrency_of_nothing_is_refused(make):
     with pytest.raises(ImproperlyConfigured, match="at least 1"):
-        app.WorkController(concurrency=0, pool="solo")
+        make(concurrency=0)
 
 
-def test_an_unknown_queue_is_named_when_queues_may_not_be_made(app):
+def test_an_unknown_queue_is_named_when_queues_may_not_be_made(app, make):
     app.conf.task_create_missing_queues = False
 
     with pytest.raises(ImproperlyConfigured, match="-Q nope"):
-        app.WorkController(queues="nope", pool="solo")
+        make(queues="nope")
 
 
-def test_excluding_a_queue_that_is_not_consumed_is_refused(app):
+def test_excluding_a_queue_that_is_not_consumed_is_refused(make):
     with pytest.raises(ImproperlyConfigured, match="-X zzz"):
-        app.WorkController(exclude_queues="zzz", pool="solo")
+        make(exclude_queues="zzz")
 
 
-def test_options_win_over_settings(app):
+def test_options_win_over_settings(app, make):
     app.conf.worker_prefetch_multiplier = 7
     app.conf.task_time_limit = 60
 
-    assert app.WorkController(pool="solo").prefetch_multiplier == 7
-    worker = app.WorkController(pool="solo", prefetch_multiplier=2, time_limit=30)
+    assert make().prefetch_multiplier == 7
+    worker = make(prefetch_multiplier=2, time_limit=30)
     assert (worker.prefetch_multiplier, worker.time_limit) == (2, 30)
 
 
-def test_the_modules_of_tasks_are_included_for_children(app):
-    app.WorkController(pool="solo", include=["json"])
+def test_the_modules_of_tasks_are_included_for_children(app, make):
+    make(include=["json"])
 
     assert "json" in app.conf.include
     assert "celery.app.builtins" in app.conf.include
