@@ -12,6 +12,7 @@ from kombu.utils.encoding import bytes_to_str, ensure_bytes
 from celery import states
 from celery.backends.backend import Backend, may_come_late
 from celery.backends.chords import CountedChords
+from celery.backends.polling import pauses
 from celery.exceptions import BackendStoreError, TimeoutError
 from celery.protocol.result import pending_meta
 from celery.result import result_from_tuple
@@ -170,9 +171,8 @@ class BaseKeyValueStoreBackend(CountedChords, Backend):
         interval = 0.5 if interval is None else interval
         waiting = list(dict.fromkeys(task_ids))
         deadline = None if timeout is None else time.monotonic() + timeout
-        iterations = 0
-        while waiting:
-            metas = self.get_task_metas(waiting)
+        for iteration, pause in enumerate(pauses(interval), 1):
+            metas = self.get_task_metas(waiting) if waiting else {}
             for task_id in waiting:
                 meta = metas.get(task_id)
                 if meta is not None and meta["status"] in READY_STATES:
@@ -183,17 +183,14 @@ class BaseKeyValueStoreBackend(CountedChords, Backend):
                 else:
                     metas.pop(task_id, None)
             waiting = [task_id for task_id in waiting if task_id not in metas]
-            iterations += 1
-            if not waiting or (max_iterations is not None and iterations >= max_iterations):
+            if not waiting or (max_iterations is not None and iteration >= max_iterations):
                 return
             if on_interval is not None:
                 on_interval()
-            pause = interval
-            if deadline is not None:
-                pause = min(pause, deadline - time.monotonic())
-                if pause <= 0:
-                    raise TimeoutError(f"Operation timed out ({timeout})")
-            time.sleep(pause)
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"Operation timed out ({timeout})")
+            time.sleep(min(pause, left))
 
     # groups
 

@@ -9,7 +9,18 @@ from typing import Any
 from celery import states
 from celery.exceptions import ImproperlyConfigured, TimeoutError
 
-__all__ = ("SyncBackendMixin",)
+__all__ = ("SyncBackendMixin", "pauses")
+
+#: Seconds before the second look.
+FIRST_PAUSE = 0.005
+
+
+def pauses(interval: float) -> Iterator[float]:
+    """Yield seconds to wait between two looks: short at first, for tasks that are nearly done, then ``interval``."""
+    pause = min(FIRST_PAUSE, interval)
+    while True:
+        yield pause
+        pause = min(2 * pause, interval)
 
 
 class SyncBackendMixin:
@@ -95,18 +106,17 @@ class SyncBackendMixin:
         """
         self._ensure_not_eager()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
+        for pause in pauses(interval):
             meta = self.get_task_meta(task_id)
             if meta["status"] in states.READY_STATES:
                 return meta
             if on_interval is not None:
                 on_interval()
-            pause = interval
-            if deadline is not None:
-                pause = min(pause, deadline - time.monotonic())
-                if pause <= 0:
-                    raise TimeoutError("The operation timed out.")
-            time.sleep(pause)
+            left = pause if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("The operation timed out.")
+            time.sleep(min(pause, left))
+        raise AssertionError("pauses() has no end")
 
     def add_pending_result(self, result: Any, weak: bool = False) -> Any:
         """Do nothing but return ``result``: whoever waits will look himself."""
