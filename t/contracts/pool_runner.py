@@ -50,9 +50,14 @@ def allocate(megabytes: str) -> None:
     bytearray(int(megabytes) << 20)
 
 
-def append(path: str) -> None:
-    with open(path, "a") as file:
-        file.write(f"{os.getpid()}\n")
+def note(text: str) -> None:
+    """Write a line to a file, then take some milliseconds."""
+    number, milliseconds, path = text.split()
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, f"{number}\n".encode())
+    os.close(fd)
+    if float(milliseconds):
+        time.sleep(float(milliseconds) / 1000)
 
 
 def fork(seconds: str) -> str:
@@ -83,7 +88,7 @@ COMMANDS: dict[str, Callable[[str], object]] = {
     "ignore_term": ignore_term,
     "leave_thread": leave_thread,
     "allocate": allocate,
-    "append": append,
+    "note": note,
     "fork": fork,
     "kill": kill,
     "exit": lambda code: sys.exit(int(code)),
