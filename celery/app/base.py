@@ -434,7 +434,7 @@ class Celery(Configuring, Connecting, Declaring):
             return self._local.backend
         except AttributeError:
             backend = self._local.backend = self._get_backend()
-            if self.conf.get("result_backend_thread_safe"):
+            if getattr(backend, "thread_safe", False):
                 self._backend_cache = backend
             return backend
 
