@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ("DirectProducer", "is_watched", "open_publisher")
 
+#: The arguments of ``Publisher.publish``.
+Message = tuple[Any, dict[str, Any], dict[str, Any], str | None, str | None, str, str]
+
 #: A batch is sent in pieces of this many messages, so that a huge group does not sit in memory as a whole.
 BATCH_SIZE = 500
 
@@ -65,7 +68,7 @@ class DirectProducer(kombu.Producer):
         self.app = app
         self.publisher = publisher
         self.errors = tuple(connection.connection_errors) + tuple(connection.channel_errors)
-        self._collected: list[dict[str, Any]] | None = None
+        self._collected: list[Message] | None = None
 
     def publish(  # type: ignore[override]
         self,
@@ -107,15 +110,8 @@ class DirectProducer(kombu.Producer):
         reply_to = properties.get("reply_to")
         if isinstance(reply_to, Queue):
             properties["reply_to"] = reply_to.name
-        message = {
-            "body": body,
-            "headers": headers,
-            "properties": properties,
-            "content_type": content_type,
-            "content_encoding": content_encoding,
-            "exchange": exchange.name if isinstance(exchange, Exchange) else exchange or "",
-            "routing_key": routing_key or "",
-        }
+        exchange_name = exchange.name if isinstance(exchange, Exchange) else exchange or ""
+        message = (body, headers, properties, content_type, content_encoding, exchange_name, routing_key or "")
         collected = self._collected
         if collected is None or signals.after_task_publish.receivers:
             self._ensured(lambda: self._send(message, declare), retry, retry_policy, timeout)
@@ -126,10 +122,10 @@ class DirectProducer(kombu.Producer):
         if len(collected) >= BATCH_SIZE:
             self._send_collected(collected)
 
-    def _send(self, message: dict[str, Any], declare: Any) -> None:
+    def _send(self, message: Message, declare: Any) -> None:
         if declare:
             self._declare(declare)
-        self.publisher.publish(**message)
+        self.publisher.publish(*message)
 
     def _declare(self, entities: Any) -> None:
         for entity in entities:
@@ -148,7 +144,7 @@ class DirectProducer(kombu.Producer):
         finally:
             self._collected = None
 
-    def _send_collected(self, collected: list[dict[str, Any]]) -> None:
+    def _send_collected(self, collected: list[Message]) -> None:
         if collected:
             conf = self.app.conf
             publish_many = self.publisher.publish_many
@@ -170,11 +166,9 @@ class DirectProducer(kombu.Producer):
             OperationalError: the last error, as kombu raises it.
         """
         started_at = time.monotonic()
-        try:
-            send()
+        failure = self._attempt(send, self.errors)
+        if failure is None:
             return
-        except self.errors as error:
-            failure: BaseException = error
         policy = policy or {}
         errors = (*self.errors, *(policy.get("retry_errors") or ()))
         errback = policy.get("errback")
@@ -185,13 +179,25 @@ class DirectProducer(kombu.Producer):
             if errback is not None:
                 errback(failure, interval)
             time.sleep(interval)
-            try:
-                send()
+            failure = self._attempt(send, errors)
+            if failure is None:
                 return
-            except errors as error:
-                failure = error
         where = self.publisher.connection.as_uri()
         raise OperationalError(f"{str(failure) or repr(failure)} (broker: {where})") from failure
+
+    @staticmethod
+    def _attempt(send: Callable[[], Any], errors: tuple[type[BaseException], ...]) -> BaseException | None:
+        """Call ``send``; return the error after which another attempt may help."""
+        try:
+            send()
+        except errors as error:
+            return error
+        except OperationalError as error:
+            # What kombu makes of an error while it connects; a broker that is full says so by a class of its own.
+            if type(error) is OperationalError and isinstance(error.__cause__, errors):
+                return error.__cause__
+            raise
+        return None
 
     def release(self) -> None:
         """Nothing to give back: the producer belongs to its thread."""

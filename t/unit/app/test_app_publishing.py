@@ -36,6 +36,11 @@ class Broker:
 BROKER = Broker()
 
 
+def named(message):
+    fields = ("body", "headers", "properties", "content_type", "content_encoding", "exchange", "routing_key")
+    return dict(zip(fields, message, strict=True))
+
+
 class DirectPublisher:
     """A publisher as a transport of ours has one; it keeps what it gets."""
 
@@ -46,13 +51,13 @@ class DirectPublisher:
         if entity not in BROKER.declared:
             BROKER.declared.append(entity)
 
-    def publish(self, **message):
+    def publish(self, *message):
         BROKER.fail_maybe()
-        BROKER.messages.append(message)
+        BROKER.messages.append(named(message))
 
     def publish_many(self, messages):
         BROKER.fail_maybe()
-        BROKER.pipelines.append(list(messages))
+        BROKER.pipelines.append([named(message) for message in messages])
 
 
 class DirectTransport(memory.Transport):
@@ -409,13 +414,68 @@ class TestFailures:
 
         assert told == ["the line is cut"] * 2
 
+    def test_the_error_names_the_broker_without_its_password(self, make_app, broker):
+        app = make_app(broker_url="memory://me:secret@host//")
+        broker.failures = 1
+
+        with pytest.raises(OperationalError, match=r"\(broker: .*me:\*\*@host") as caught:
+            app.send_task("t", retry=False)
+        assert "secret" not in str(caught.value)
+
     def test_an_error_of_another_kind_is_not_tried_again(self, app, broker, monkeypatch):
-        def refuse(self, **message):
+        def refuse(self, *message):
             raise ZeroDivisionError
 
         monkeypatch.setattr(DirectPublisher, "publish", refuse)
         with pytest.raises(ZeroDivisionError):
             app.send_task("t")
+
+
+class CutChannel(memory.Channel):
+    """A channel of a broker that is gone."""
+
+    def basic_publish(self, *args, **kwargs):
+        BROKER.attempts += 1
+        raise ConnectionResetError("the line is cut")
+
+
+class CutTransport(memory.Transport):
+    Channel = CutChannel
+    connection_errors = (*memory.Transport.connection_errors, ConnectionError)
+    recoverable_connection_errors = (ConnectionError,)
+
+
+class TestFailuresOfAKombuTransport:
+    @pytest.fixture
+    def app(self, broker):
+        app = Celery("cut", broker="memory://", set_as_current=False)
+        app.conf.update(broker_transport=CutTransport)
+        yield app
+        app.close()
+
+    def test_a_deadline_ends_a_policy_without_end(self, app, broker):
+        started_at = time.monotonic()
+        told = []
+        policy = {
+            "max_retries": None, "interval_start": 0, "interval_max": 0, "errback": lambda *args: told.append(args),
+        }  # fmt: skip
+        with pytest.raises(OperationalError, match="the line is cut"):
+            app.send_task("t", timeout=0.05, retry_policy=policy)
+
+        assert time.monotonic() - started_at < 5
+        assert broker.attempts > 1
+        assert len(told) >= 1
+
+    def test_the_error_names_the_broker(self, app):
+        with pytest.raises(OperationalError, match=r"the line is cut \(broker: "):
+            app.send_task("t", retry=False)
+
+    def test_receivers_see_the_policy_as_it_was_given(self, app, heard):
+        before = heard(signals.before_task_publish)
+        with pytest.raises(OperationalError):
+            app.send_task("t", retry_policy={"max_retries": 0})
+
+        assert "errback" not in before[0]["retry_policy"]
 
 
 class TestLanes:
