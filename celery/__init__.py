@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         group,
         maybe_signature,
         signature,
-        subtask,
         xmap,
         xstarmap,
     )
+    from .canvas import signature as subtask
     from .utils import uuid
 
 SERIES = "celeriac"
@@ -82,12 +82,12 @@ _HOMES = {
             "group",
             "maybe_signature",
             "signature",
-            "subtask",
             "xmap",
             "xstarmap",
         ),
         "celery.canvas",
     ),
+    "subtask": "celery.canvas",
     "uuid": "celery.utils",
 }
 
@@ -95,10 +95,8 @@ _HOMES = {
 
 _OLD_MODULES = ("execute", "log", "messaging", "registry")
 
-_Module = type(sys)
 
-
-class _OldModule(_Module):
+class _OldModule(type(sys)):  # type: ignore[misc]  # types.ModuleType, without the import
     """Stands in ``sys.modules`` until someone asks it for a name."""
 
     def __getattr__(self, name: str) -> Any:
@@ -122,7 +120,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(home), name)
+    value = globals()[name] = getattr(import_module(home), "signature" if name == "subtask" else name)
     return value
 
 

@@ -80,13 +80,28 @@ def _make_default_app() -> None:
             set_default_app(app)
 
 
+def _explicit_app() -> Any:
+    """Return the current app, but complain where none was made current (``C_STRICT_APP``, ``C_WARN_APP``)."""
+    if _tls.current_app is None and default_app is None:
+        if os.environ.get("C_STRICT_APP"):
+            raise RuntimeError("No app is current: pass app=..., or call app.set_current() or app.set_default() first")
+        import warnings
+
+        warnings.warn("No app is current; the default one is used", stacklevel=3)
+    return _get_current_app()
+
+
 def _set_current_app(app: Any) -> None:
     _tls.current_app = app
 
 
-def get_current_app() -> Any:
-    """Return the app of this thread, or the default one."""
-    return _get_current_app()
+#: Returns the app of this thread, or the default one.
+get_current_app: Callable[[], Any]
+
+if os.environ.get("C_STRICT_APP") or os.environ.get("C_WARN_APP"):  # pragma: no cover
+    get_current_app = _explicit_app
+else:
+    get_current_app = _get_current_app
 
 
 def _app_or_default(app: Any = None) -> Any:

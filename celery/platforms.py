@@ -6,7 +6,6 @@ import atexit
 import errno
 import math
 import os
-import platform as _platform
 import signal as _signal
 import sys
 import warnings
@@ -56,7 +55,7 @@ EX_UNAVAILABLE = getattr(os, "EX_UNAVAILABLE", 69)
 EX_USAGE = getattr(os, "EX_USAGE", 64)
 EX_CANTCREAT = getattr(os, "EX_CANTCREAT", 73)
 
-SYSTEM = _platform.system()
+SYSTEM = os.uname().sysname if hasattr(os, "uname") else "Windows"
 IS_macOS = SYSTEM == "Darwin"
 IS_WINDOWS = SYSTEM == "Windows"
 
@@ -72,7 +71,9 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 def pyimplementation() -> str:
     """Return the name of the Python that runs us: ``CPython``, ``PyPy 7.3.11``."""
-    name = _platform.python_implementation()
+    import platform
+
+    name = platform.python_implementation()
     if name == "PyPy":  # pragma: no cover
         version = sys.pypy_version_info  # type: ignore[attr-defined]  # there on PyPy
         return f"{name} {version.major}.{version.minor}.{version.micro}"
@@ -197,10 +198,8 @@ def create_pidlock(pidfile: str) -> Pidfile:
     """
     pidlock = Pidfile(pidfile)
     if pidlock.is_locked() and not pidlock.remove_if_stale():
-        print(
-            f"ERROR: Pidfile ({pidlock.path}) already exists.\nSeems we're already running? (pid: {pidlock.read_pid()})",
-            file=sys.stderr,
-        )
+        holder = f"Seems we're already running? (pid: {pidlock.read_pid()})"
+        print(f"ERROR: Pidfile ({pidlock.path}) already exists.\n{holder}", file=sys.stderr)
         raise SystemExit(EX_CANTCREAT)
     pidlock.acquire()
     atexit.register(_release_if_ours, pidlock, os.getpid())
@@ -225,7 +224,15 @@ def fd_by_path(paths: Iterable[str]) -> list[int]:
         except OSError:
             continue
         wanted.add((status.st_dev, status.st_ino))
-    return [fd for fd in range(get_fdmax(2048)) if _identity(fd) in wanted]
+    return [fd for fd in _open_fds() if _identity(fd) in wanted]
+
+
+def _open_fds() -> Iterable[int]:
+    """Return the descriptors that are open, or all there may be where the system does not tell."""
+    try:
+        return [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        return range(min(get_fdmax(2048), 65536))
 
 
 def _identity(fd: int) -> tuple[int, int] | None:
@@ -729,7 +736,7 @@ def set_mp_process_title(progname: str, info: str | None = None, hostname: str |
 
 def get_errno_name(n: Any) -> int:
     """Return the number of an error given by name or number."""
-    return getattr(errno, n) if isinstance(n, str) else n
+    return getattr(errno, n) if isinstance(n, str) else n  # type: ignore[no-any-return]
 
 
 @contextmanager

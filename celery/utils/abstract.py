@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ("CallableSignature", "CallableTask")
 
 
-class _AbstractClass(metaclass=ABCMeta):
+class _AbstractClass(metaclass=ABCMeta):  # noqa: B024  # its subclasses have the abstract methods
     """A class counts as a subclass when it has every attribute that ``__required_attributes__`` names."""
 
     __required_attributes__: frozenset[str] = frozenset()
@@ -28,7 +28,7 @@ class _AbstractClass(metaclass=ABCMeta):
         return other
 
 
-class CallableTask(_AbstractClass, Callable):  # type: ignore[misc]  # the ABC, not the type form
+class CallableTask(_AbstractClass, Callable):  # type: ignore[misc, type-arg]  # the ABC, not the type form
     """Has what a task has: can be called, sent and applied."""
 
     __required_attributes__ = frozenset({"delay", "apply_async", "apply"})

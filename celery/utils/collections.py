@@ -55,7 +55,7 @@ class AttributeDictMixin:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {k!r}") from None
 
     def __setattr__(self, key: str, value: Any) -> None:
-        self[key] = value  # type: ignore[index]  # mixed into mappings
+        self[key] = value
 
 
 class AttributeDict(dict, AttributeDictMixin):  # type: ignore[type-arg]
@@ -214,7 +214,7 @@ class ChainMap(MutableMapping[Any, Any]):
             self[key] = default
             return default
 
-    def update(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]  # public signature
+    def update(self, *args: Any, **kwargs: Any) -> None:
         self.changes.update(*args, **kwargs)
         for callback in self._observers:
             callback(*args, **kwargs)
@@ -477,10 +477,10 @@ class Messagebuffer(Evictable):
     """A queue that keeps the newest ``maxsize`` items."""
 
     def __init__(
-        self, maxsize: int | None, iterable: Iterable[Any] | None = None, deque: type[deque[Any]] = deque
+        self, maxsize: int | None, iterable: Iterable[Any] | None = None, deque: Callable[..., Any] = deque
     ) -> None:
         self.maxsize = maxsize
-        self.data: deque[Any] = deque(iterable or ())
+        self.data: Any = deque(iterable or ())
 
     def put(self, item: Any) -> None:
         self.data.append(item)

@@ -37,7 +37,8 @@ def blockdetection(timeout: float | None) -> Iterator[None]:
     old_handler = None if old_handler is _on_blocking else old_handler
     signals["ALRM"] = _on_blocking
     try:
-        yield signals.arm_alarm(timeout)
+        signals.arm_alarm(timeout)
+        yield
     finally:
         signals.reset_alarm()
         if old_handler:

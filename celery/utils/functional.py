@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections import UserList
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -60,7 +61,7 @@ def __getattr__(name: str) -> Any:
 def _make_mlazy() -> type:
     from kombu.utils.functional import lazy
 
-    class mlazy(lazy):  # type: ignore[misc]  # kombu has no stubs
+    class mlazy(lazy):
         """A ``lazy`` that calls its function once and keeps the answer in ``_value``."""
 
         evaluated = False
@@ -68,7 +69,7 @@ def _make_mlazy() -> type:
 
         def evaluate(self) -> Any:
             if not self.evaluated:
-                self._value = super().evaluate()
+                self._value = super().evaluate()  # type: ignore[no-untyped-call]  # kombu's
                 self.evaluated = True
             return self._value
 
@@ -245,6 +246,14 @@ class _regen(UserList, list):  # type: ignore[type-arg, misc]  # a list to whoev
 
 # -- signatures of functions
 
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    # annotations may name what is imported for type checkers only
+    _SIGNATURE_OPTIONS: dict[str, Any] = {"annotation_format": Format.FORWARDREF}
+else:
+    _SIGNATURE_OPTIONS: dict[str, Any] = {}
+
 
 def head_from_fun(fun: Callable[..., Any], bound: bool = False) -> Callable[..., int]:
     """Return a function with the name and parameters of ``fun`` that does nothing.
@@ -266,7 +275,7 @@ def head_from_fun(fun: Callable[..., Any], bound: bool = False) -> Callable[...,
 def _parameter_source(fun: Callable[..., Any], bound: bool) -> tuple[str, tuple[Any, Any]]:
     """Return the parameter list as source, and (positional, keyword) defaults."""
     try:
-        parameters = [*inspect.signature(fun, follow_wrapped=False).parameters.values()]
+        parameters = [*inspect.signature(fun, follow_wrapped=False, **_SIGNATURE_OPTIONS).parameters.values()]
     except (TypeError, ValueError):  # built in, and without a signature
         return "*args, **kwargs", (None, None)
     if bound and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
@@ -295,4 +304,4 @@ def fun_takes_argument(name: str, fun: Callable[..., Any], position: int | None 
 
 def fun_accepts_kwargs(fun: Callable[..., Any]) -> bool:
     """Say whether ``fun`` has ``**kwargs``."""
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(fun).parameters.values())
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(fun, **_SIGNATURE_OPTIONS).parameters.values())

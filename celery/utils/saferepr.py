@@ -194,7 +194,7 @@ def _cut_value(text: Any, kind: str, left: float) -> str:
         return _cut_bytes(text, left)
     if len(text) >= left:
         text = text[: int(left)].rsplit(" ", 1)[0] + "..."
-    return text.replace("'", "\\'") if kind == "str" else text
+    return str(text.replace("'", "\\'") if kind == "str" else text)
 
 
 def _cut_bytes(value: bytes, left: float) -> str:

@@ -46,7 +46,7 @@ class df:
     def capacity(self) -> int:
         """How full it is, in percent."""
         used = self.stat.f_blocks - self.stat.f_bfree
-        return int(ceil(used * 100.0 / (used + self.available) + 0.5))
+        return ceil(used * 100.0 / (used + self.available) + 0.5)
 
     @property
     def stat(self) -> os.statvfs_result:
@@ -56,7 +56,7 @@ class df:
 class CpuBudget(NamedTuple):
     """``count`` processes may run; ``available`` processors and ``quota`` (of the control group) are the reasons."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     available: int
     quota: float | None
 

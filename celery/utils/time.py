@@ -108,7 +108,7 @@ class _Zone:
         """The zone of this machine."""
         from tzlocal import get_localzone
 
-        return get_localzone()  # type: ignore[no-any-return]  # tzlocal is not typed everywhere
+        return get_localzone()
 
     def tz_or_local(self, tzinfo: Any = None) -> tzinfo:
         return self.get_timezone(tzinfo) if tzinfo else self.local
@@ -316,7 +316,7 @@ def get_exponential_backoff_interval(factor: float, retries: int, maximum: float
     With ``full_jitter`` it is a random whole number up to that.
     """
     # 2 ** 64 seconds are more than enough, and a float holds them
-    countdown = min(maximum, factor * (2 ** min(retries, 64)))
+    countdown: float = min(maximum, factor * (2 ** min(retries, 64)))
     if full_jitter:
         from random import randrange
 
@@ -380,4 +380,4 @@ def maybe_iso8601(dt: Any) -> datetime | None:
     except ValueError:  # the standard library knows the common forms only
         from dateutil.parser import isoparse
 
-        return isoparse(dt)  # type: ignore[no-any-return]
+        return isoparse(dt)

@@ -198,13 +198,12 @@ def _is_dead(entry: Any) -> bool:
 
 
 def _accepts_kwargs(function: Any) -> bool:
-    import inspect
+    from celery.utils.functional import fun_accepts_kwargs
 
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return fun_accepts_kwargs(function)
     except (TypeError, ValueError):  # nothing known: let it try
         return True
-    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _log_failure(receiver: Any, error: Exception) -> None:
@@ -234,4 +233,6 @@ class _Retrying:
             _log_failure(receiver, error)
             return interval
 
-        return retry_over_time(receiver, Exception, args, kwargs, on_error)
+        return retry_over_time(  # type: ignore[no-untyped-call]  # kombu's
+            receiver, Exception, args, kwargs, on_error
+        )
