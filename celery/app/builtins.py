@@ -79,7 +79,12 @@ def add_group_task(app: Any) -> Any:
 
     @app.task(name="celery.group", bind=True, shared=False, lazy=False)
     def group(
-        self: Any, tasks: Any, result: Any = None, group_id: Any = None, partial_args: Any = (), add_to_parent: bool = True
+        self: Any,
+        tasks: Any,
+        result: Any = None,
+        group_id: Any = None,
+        partial_args: Any = (),
+        add_to_parent: bool = True,
     ) -> Any:
         """Send ``tasks``, which have their ids; ``result`` is the tuple of their group."""
         members = [maybe_signature(task, app=app).clone(partial_args) for task in tasks]

@@ -43,7 +43,12 @@ class Configuring:
 
     @conf.setter
     def conf(self, d: Any) -> None:
-        self._conf = d
+        from celery.app.settings.detect import detect_settings
+        from celery.app.settings.view import Settings
+        from celery.utils.collections import force_mapping
+
+        self._conf = d if isinstance(d, Settings) else detect_settings(force_mapping(d))
+        self.configured = True
 
     def _pending_conf(self) -> Settings:
         from celery.app.settings.pending import PendingConfiguration

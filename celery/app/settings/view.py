@@ -202,7 +202,7 @@ class Settings(ConfigurationView):
         else:
             self.__dict__[name] = value
 
-    _own_attributes = frozenset({"changes", "defaults", "maps", "prefix", "deprecated_settings", "version"})
+    _own_attributes = frozenset({"changes", "defaults", "maps", "prefix", "deprecated_settings"})
 
     def __delitem__(self, name: str) -> None:
         found = [spelling for spelling in self._candidates(name) if spelling in self.changes]

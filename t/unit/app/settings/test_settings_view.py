@@ -317,6 +317,13 @@ def test_lazy_settings_are_looked_through():
     assert app.conf.task_always_eager is True
 
 
+def test_a_whole_configuration_can_be_put_in():
+    app = app_with({})
+    app.conf = {"task_serializer": "yaml"}
+
+    assert (app.conf.task_serializer, app.conf.result_serializer, app.configured) == ("yaml", "json", True)
+
+
 def test_versions_of_two_apps_never_meet():
     one, other = conf_of({}), conf_of({})
 
