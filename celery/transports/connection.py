@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import kombu
+from kombu.connection import ConnectionPool, PooledConnection
 
 from celery.transports import TRANSPORTS, resolve, scheme_of
 
@@ -28,3 +29,17 @@ class Connection(kombu.Connection):
 
     def get_transport_cls(self) -> Any:
         return resolve(self.transport_cls)
+
+    def Pool(self, limit: int | None = None, **kwargs: Any) -> _ConnectionPool:
+        return _ConnectionPool(self, limit, **kwargs)
+
+
+class _Pooled(PooledConnection, Connection):
+    """A connection of a pool: kombu's, that finds our transports."""
+
+
+class _ConnectionPool(ConnectionPool):
+    """kombu's pool; what it makes stays ours."""
+
+    def new(self) -> _Pooled:
+        return _Pooled(self, **dict(self.connection._info(resolve=False)))
