@@ -104,12 +104,12 @@ def log_error(task: Task, request: Context, einfo: ExceptionInfo) -> None:
     policy = get_log_policy(task, einfo, exception)
     if not logger.isEnabledFor(policy.severity):
         return
-    shown = exception if isinstance(exception, (Reject, Ignore)) else saferepr(exception)
+    shown = repr(exception) if isinstance(exception, (Reject, Ignore)) else saferepr(exception)
     context = {
         "hostname": request.hostname,
         "id": request.id,
         "name": get_task_name(request, task.name),
-        "exc": str(shown),
+        "exc": shown,
         "traceback": einfo.traceback,
         "args": request.get("argsrepr") or saferepr(request.args),
         "kwargs": request.get("kwargsrepr") or saferepr(request.kwargs),
