@@ -9,16 +9,17 @@ import os
 import sys
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import _state
-from celery.app import periodic
 from celery.app.binding import bound_subclass, kept
+from celery.app.calling import Calling
 from celery.app.configuring import Configuring
 from celery.app.connecting import Connecting, _detach_pools_in_child
 from celery.app.declaring import Declaring
+from celery.app.pickling import Pickling
 from celery.app.registry import TaskRegistry
 from celery.local import maybe_evaluate
 from celery.utils.dispatch import Signal
@@ -28,13 +29,11 @@ if TYPE_CHECKING:
 
     from celery.app.models import pydantic_wrapper as pydantic_wrapper
     from celery.app.settings.pending import PendingConfiguration as PendingConfiguration
-    from celery.app.utils import AppPickler
+    from celery.app.utils import AppPickler as AppPickler
 
 __all__ = ("Celery",)
 
 BUILTIN_FIXUPS = {"celery.fixups.django:fixup"}
-
-_UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET", "__bool__": lambda self: False})()
 
 _HOMES = {
     "AppPickler": "celery.app.utils",
@@ -52,16 +51,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-class _Pickler:
-    """``Celery.Pickler``, imported when somebody asks."""
-
-    def __get__(self, obj: Any, owner: Any = None) -> type[AppPickler]:
-        from celery.app.utils import AppPickler
-
-        return AppPickler
-
-
-class Celery(Configuring, Connecting, Declaring):
+class Celery(Configuring, Connecting, Declaring, Calling, Pickling):
     """An application: its configuration, its tasks, and the way to broker and results.
 
     ``main`` names it, and stands for ``__main__`` in the names of tasks.  ``broker``, ``backend``, ``include`` and
@@ -73,8 +63,6 @@ class Celery(Configuring, Connecting, Declaring):
     SYSTEM: ClassVar[str] = os.uname().sysname if hasattr(os, "uname") else "Windows"
     IS_macOS: ClassVar[bool] = sys.platform == "darwin"
     IS_WINDOWS: ClassVar[bool] = sys.platform == "win32"
-
-    Pickler: Any = _Pickler()
 
     main: str | None = None
     amqp_cls: Any = "celery.app.amqp:AMQP"
@@ -292,71 +280,6 @@ class Celery(Configuring, Connecting, Declaring):
 
         return prepare(self.conf.task_annotations)
 
-    @property
-    def current_task(self) -> Any:
-        """The task that runs in this thread, or ``None``."""
-        return _state.get_current_task()
-
-    @property
-    def current_worker_task(self) -> Any:
-        """The task that a worker runs in this thread, even if it called another in place; or ``None``."""
-        return _state.get_current_worker_task()
-
-    def send_task(
-        self,
-        name: str,
-        args: Any = None,
-        kwargs: Any = None,
-        countdown: float | None = None,
-        eta: Any = None,
-        task_id: str | None = None,
-        producer: Any = None,
-        connection: Any = None,
-        router: Any = None,
-        result_cls: Any = None,
-        expires: Any = _UNSET,
-        publisher: Any = None,
-        link: Any = None,
-        link_error: Any = None,
-        add_to_parent: bool = True,
-        group_id: str | None = None,
-        group_index: int | None = None,
-        retries: int = 0,
-        chord: Any = None,
-        reply_to: str | None = None,
-        time_limit: Any = _UNSET,
-        soft_time_limit: Any = _UNSET,
-        root_id: str | None = None,
-        parent_id: str | None = None,
-        route_name: str | None = None,
-        shadow: str | None = None,
-        chain: Any = None,
-        task_type: Any = None,
-        replaced_task_nesting: int = 0,
-        **options: Any,
-    ) -> Any:
-        """Send a task by name and return a handle on its result; see ``celery.app.publishing.send_task``.
-
-        That function takes the place of this one at the first call, which spares every later call a step.
-        """
-        from celery.app import publishing
-
-        if vars(Celery)["send_task"] is _first_send_task:
-            Celery.send_task = publishing.send_task  # type: ignore[method-assign, assignment]
-        given = {key: value for key, value in locals().items() if key in _SEND_ARGUMENTS and value is not _UNSET}
-        return publishing.send_task(self, **given, **options)
-
-    def signature(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a signature that belongs to this app."""
-        kwargs["app"] = self
-        return self._canvas.signature(*args, **kwargs)
-
-    @kept
-    def _canvas(self) -> Any:
-        from celery import canvas
-
-        return canvas
-
     def autodiscover_tasks(self, packages: Any = None, related_name: str | None = "tasks", force: bool = False) -> Any:
         """Import ``<package>.tasks`` of each package: when modules are imported, or at once with ``force``.
 
@@ -377,22 +300,6 @@ class Celery(Configuring, Connecting, Declaring):
         if not found:
             found = [name for fixup in self._fixups for name in getattr(fixup, "autodiscover_tasks", list)()]
         return self.loader.autodiscover_tasks(found, related_name=related_name)
-
-    def add_periodic_task(
-        self, schedule: Any, sig: Any, args: Any = (), kwargs: Any = (), name: str | None = None, **opts: Any
-    ) -> str:
-        """Have beat send ``sig`` by ``schedule`` (seconds, timedelta, crontab, ...); return the entry's name."""
-        key, entry = periodic.entry_for(self, schedule, sig, args, kwargs, name, opts)
-        if self.configured:
-            periodic.add_entry(self.conf, key, entry, is_named=name is not None)
-        else:
-            self._pending_periodic_tasks.append((key, entry, name is not None))
-        return key
-
-    def _add_pending_periodic_tasks(self) -> None:
-        while self._pending_periodic_tasks:
-            key, entry, is_named = self._pending_periodic_tasks.popleft()
-            periodic.add_entry(self._conf, key, entry, is_named)
 
     # -- rooms
 
@@ -606,58 +513,8 @@ class Celery(Configuring, Connecting, Declaring):
     def _rgetattr(self, path: str) -> Any:
         return attrgetter(path)(self)
 
-    # -- pickling
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        from celery.app import utils
-
-        if type(self).__reduce_args__ is not Celery.__reduce_args__:
-            return utils._unpickle_app, (type(self), self.Pickler, *self.__reduce_args__())
-        return utils._unpickle_app_v2, (type(self), self.__reduce_keys__())
-
-    def __reduce_keys__(self) -> dict[str, Any]:
-        """Return the keyword arguments that make this app again; for subclasses to add to."""
-        return {
-            "main": self.main,
-            "changes": self._changes(),
-            "loader": self.loader_cls,
-            "backend": self.backend_cls,
-            "amqp": self.amqp_cls,
-            "events": self.events_cls,
-            "log": self.log_cls,
-            "control": self.control_cls,
-            "fixups": self.fixups,
-            "config_source": self._config_source,
-            "config_source_silent": self._config_source_silent,
-            "task_cls": self.task_cls,
-            "namespace": self.namespace,
-        }
-
-    def __reduce_args__(self) -> tuple[Any, ...]:
-        """Return arguments for ``Pickler``.  Upstream: the older way, used if a subclass overrides this."""
-        return (
-            self.main,
-            self._changes(),
-            self.loader_cls,
-            self.backend_cls,
-            self.amqp_cls,
-            self.events_cls,
-            self.log_cls,
-            self.control_cls,
-            False,
-            self._config_source,
-            self._config_source_silent,
-        )
-
-    def _changes(self) -> Mapping[str, Any]:
-        if self.configured and self._conf is not None:
-            return dict(self._conf.changes)
-        return dict(self._preconf)
-
 
 App = Celery
-_first_send_task: Callable[..., Any] = Celery.send_task
-_SEND_ARGUMENTS = frozenset(_first_send_task.__code__.co_varnames[1 : _first_send_task.__code__.co_argcount])
 
 
 def _symbol(path: Any) -> Any:

@@ -31,6 +31,7 @@ class Configuring:
     _preconf_set_by_auto: set[str]
     _pending_defaults: list[Callable[[], Any]]
     _is_configuring: bool
+    _add_pending_periodic_tasks: Callable[[], None]
 
     @property
     def conf(self) -> Settings:
@@ -106,9 +107,6 @@ class Configuring:
             self.on_configure.send(sender=self)
         else:  # a method, where a subclass has one
             self.on_configure()
-
-    def _add_pending_periodic_tasks(self) -> None:
-        raise NotImplementedError("Celery does")
 
     def prepare_config(self, c: Any) -> Any:
         """Return the user's configuration object ``c``, before it is used; for subclasses to change."""
