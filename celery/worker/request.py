@@ -541,6 +541,10 @@ class Request:
         task_accepted(self)
         if not self.task.acks_late:
             self.acknowledge()
+        else:
+            started = getattr(self._message, "started", None)  # a lease tells those that run from those that wait
+            if started is not None:
+                started()
         if self._eventer is not None:
             self.send_event("task-started")
         if logger.isEnabledFor(logging.DEBUG):
@@ -623,13 +627,23 @@ class Request:
             self.acknowledge()
             return False
         if is_lost and task.reject_on_worker_lost:
-            self.reject(requeue=True)
+            self._requeue_lost()
             return True
         if task.acks_on_failure:
             self.acknowledge()
         else:
             self.reject(requeue=False)
         return False
+
+    def _requeue_lost(self) -> None:
+        """Put the message back because its process was lost; a transport that can counts how often."""
+        requeue = getattr(self._message, "requeue_lost", None)
+        if requeue is None or self.acknowledged:
+            self.reject(requeue=True)
+            return
+        self.acknowledged = True
+        requeue()
+        self.send_event("task-rejected", requeue=True)
 
     def _retry_lost(self, exc: BaseException) -> bool:
         """Send the task again if it asks for that after the loss of its process; true if that was done."""
@@ -750,7 +764,7 @@ class Request:
             signals.task_retry.send(sender=self.task, request=self._context, reason=retry, einfo=None)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        if self._already_revoked:
+        if self._already_revoked or self._already_cancelled:
             return
         self._already_revoked = True
         task_ready(self)

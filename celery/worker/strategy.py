@@ -115,7 +115,7 @@ def default(
     It is called ``handler(message, body, ack, reject, callbacks)``; ``body`` is ``None`` for version 2, else the
     decoded body.  It raises `InvalidTaskError` for a message that is none of a task.
     """
-    eventer = consumer.event_dispatcher
+    eventer = consumer.task_eventer
     connection_errors = consumer.connection_errors
     sends_events = eventer and eventer.enabled and task.send_events
     buckets = consumer.task_buckets

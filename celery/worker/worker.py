@@ -392,6 +392,8 @@ class WorkController:
             self._stop_taking()
             if warm:
                 self._finish_running()
+            elif getattr(self, "consumer", None) is not None:
+                self.consumer.cancel_active_requests()
             self.blueprint.stop(self, terminate=not warm)
             self.blueprint.join()
 

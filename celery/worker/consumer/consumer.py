@@ -232,6 +232,8 @@ class Consumer:
         for request in tuple(state.active_requests):
             if request.task.acks_late and not request.acknowledged:
                 request.cancel(self.pool)
+                if getattr(request.message, "has_started", False):  # its lease would outlive it
+                    request.reject(requeue=True)
 
     # -- credit --------------------------------------------------------------------------------------------------
 
@@ -252,6 +254,14 @@ class Consumer:
         for name, task in self.app.tasks.items():
             self.strategies[name] = task.start_strategy(self.app, self)
         self.reset_rate_limits()
+
+    @property
+    def task_eventer(self) -> Any:
+        """The event dispatcher, if it sends events of tasks at present; making them costs time."""
+        eventer = self.event_dispatcher
+        if eventer is None or not eventer.enabled or (eventer.groups and "task" not in eventer.groups):
+            return None
+        return eventer
 
     def create_task_handler(self, promise: Any = None) -> Callable[[Any], None]:
         """Return the function that takes every message of the task queues.  ``promise`` is not needed any more."""
