@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 from kombu.log import get_logger
+from kombu.utils.json import dumps
 
-__all__ = ("DEAD_LETTER_QUEUE", "REASON_HEADER", "dead_letter")
+from celery.transports.message import REASON, Malformed, parse
+
+__all__ = ("DEAD_LETTER_QUEUE", "dead_envelope", "dead_letter")
 
 logger = get_logger(__name__)
 
 #: Where messages go on brokers that are not ours; ours use ``<queue>.dead``.
 DEAD_LETTER_QUEUE = "celeriac.dead"
-REASON_HEADER = "x-celeriac-reason"
+MOST_REASON = 1000
 QUEUE_HEADER = "x-celeriac-queue"
 
 
@@ -49,7 +53,7 @@ def _publish_copy(message: Any, reason: str, queue: str) -> None:
     kept["delivery_mode"] = 2
     headers = {
         **headers,
-        REASON_HEADER: reason[:1000],
+        REASON: reason[:MOST_REASON],
         QUEUE_HEADER: str(info.get("routing_key") or ""),
     }
     headers.pop("compression", None)  # kombu's messages have been decompressed
@@ -63,3 +67,30 @@ def _publish_copy(message: Any, reason: str, queue: str) -> None:
         properties=kept,
     )
     channel.basic_publish(prepared, exchange="", routing_key=queue)
+
+
+def dead_envelope(payload: bytes | dict[str, Any], queue: str, reason: str) -> str:
+    """Return what is kept of a message that is set aside: the message itself, with the reason in its headers.
+
+    What is no message is wrapped in one, so that the dead-letter list can be read like any queue.
+    """
+    if isinstance(payload, bytes):
+        try:
+            payload = parse(payload)
+        except Malformed:
+            payload = {
+                "body": b64encode(payload).decode(),
+                "content-type": "application/octet-stream",
+                "content-encoding": "binary",
+                "headers": {},
+                "properties": {
+                    "delivery_info": {"exchange": "", "routing_key": queue},
+                    "body_encoding": "base64",
+                    "delivery_mode": 2,
+                    "delivery_tag": "",
+                    "priority": 0,
+                },
+            }
+    headers = dict(payload.get("headers") or {})
+    headers[REASON] = reason[:MOST_REASON]
+    return dumps(dict(payload, headers=headers))

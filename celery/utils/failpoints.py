@@ -7,7 +7,7 @@ Entries are separated by ``;``, options of an entry by ``,``::
 
 Actions: ``kill`` (SIGKILL to this process), ``killgroup`` (to its process group), ``exit:STATUS``, ``raise``
 (:exc:`FailpointError`), ``sleep:SECONDS``, ``stop`` (SIGSTOP to this process), ``off``.
-Options: ``p`` probability, ``seed`` of the dice, ``count`` how often at most, ``skip`` how many visits to let pass first.
+Options: ``p`` probability, ``seed`` of the dice, ``count`` how often at most, ``skip`` how many to let pass first.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ Keys and messages are kombu's, so its peers share the queues.  See docs/design/r
 
 from __future__ import annotations
 
+from celery.transports.message import Message
 from celery.transports.redis.channel import Channel, SentinelChannel
 from celery.transports.redis.errors import BrokerFull, MessageTooLarge
-from celery.transports.redis.message import Message
 from celery.transports.redis.publisher import Publisher
 from celery.transports.redis.transport import SentinelTransport, Transport
 

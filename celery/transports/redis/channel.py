@@ -24,12 +24,13 @@ from kombu.utils.scheduling import round_robin_cycle
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
+from celery.transports.dead_letters import dead_envelope
+from celery.transports.message import Malformed, Message, count_loss, mark_redelivered, parse
 from celery.transports.redis.engine import Engine
 from celery.transports.redis.errors import MessageTooLarge, publish_error
 from celery.transports.redis.lease import Lease, lease_for
-from celery.transports.redis.message import Malformed, Message, count_loss, mark_redelivered, parse
 from celery.transports.redis.qos import QoS
-from celery.transports.redis.recovery import LAST, NEXT, Move, dead_letter, give_back
+from celery.transports.redis.recovery import LAST, NEXT, Move, give_back
 from celery.transports.redis.resp import ReplyError, bulk, pack
 from celery.utils.failpoints import failpoint
 
@@ -141,8 +142,12 @@ class _OurChannel:
             return
         engine, lease = self.engine, self.lease
         self.keys = frozenset()
+        if engine.is_foreign:
+            # In a forked child the sockets are the parent's: a word, or a wait for one, would spoil its exchanges.
+            self.closed = True
+            return
         try:
-            if not engine.is_foreign and engine.wire is not None and not engine.is_broken:
+            if engine.wire is not None and not engine.is_broken:
                 self._hand_back()
         except engine.transport.connection_errors as error:
             engine.break_off(error)
@@ -544,7 +549,7 @@ class _OurChannel:
     def dead_letter(self: Any, message: Message, reason: str) -> None:
         """Set ``message`` aside: take it off the queue and keep it, with the reason, in the list ``<queue>.dead``."""
         self._release(message.delivery_tag)
-        payload = dead_letter(message._raw, message.queue, reason)
+        payload = dead_envelope(message._raw, message.queue, reason)
         self._settle(message.delivery_tag, LAST, f"{self.key_for(message.queue, None)}.dead", payload)
         message._state = "REJECTED"
 
@@ -600,7 +605,7 @@ class _OurChannel:
 
     def _set_aside_raw(self: Any, queue: str, tag: str, payload: bytes, reason: str) -> None:
         key = f"{self.key_for(queue, None)}.dead"
-        kept = dead_letter(payload, queue, reason)
+        kept = dead_envelope(payload, queue, reason)
         if tag[0] == "~" and self._suffix(queue):
             self.engine.move([Move(tag, -1, LAST, key, kept)])
         else:

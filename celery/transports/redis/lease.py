@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from celery.transports.redis.message import Message
+from celery.transports.message import Message
 
 __all__ = ("Lease", "lease_for")
 

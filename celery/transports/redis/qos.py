@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
-from celery.transports.redis.message import Message
+from celery.transports.message import Message
 
 if TYPE_CHECKING:
     from celery.transports.redis.channel import Channel

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from kombu.log import get_logger
 from kombu.utils.json import dumps
 
+from celery.transports.dead_letters import dead_envelope
+from celery.transports.message import Malformed, Message, count_loss, mark_redelivered, parse
 from celery.transports.redis.lease import Lease
-from celery.transports.redis.message import REASON, Malformed, Message, count_loss, mark_redelivered, parse
 from celery.transports.redis.resp import ReplyError, bulk, error_for
 from celery.transports.redis.scripts import EXPIRED, MOVE, RESERVE
 from celery.utils.failpoints import failpoint
 
-__all__ = ("Move", "dead_letter", "give_back", "move_calls", "settle", "sweep")
+__all__ = ("Move", "give_back", "move_calls", "settle", "sweep")
 
 logger = get_logger("celery.transports.redis")
 
@@ -67,33 +67,6 @@ def give_back(messages: Iterable[Message], key_of: Callable[[str, Any], str], re
 
 def _number(tag: Any) -> int:
     return int(str(tag).rpartition(":")[2] or 0)
-
-
-def dead_letter(payload: bytes | dict[str, Any], queue: str, reason: str) -> str:
-    """Return what is kept of a message that is set aside: the message itself, with the reason in its headers.
-
-    What is no message is wrapped in one, so that the dead-letter list can be read like any queue.
-    """
-    if isinstance(payload, bytes):
-        try:
-            payload = parse(payload)
-        except Malformed:
-            payload = {
-                "body": b64encode(payload).decode(),
-                "content-type": "application/octet-stream",
-                "content-encoding": "binary",
-                "headers": {},
-                "properties": {
-                    "delivery_info": {"exchange": "", "routing_key": queue},
-                    "body_encoding": "base64",
-                    "delivery_mode": 2,
-                    "delivery_tag": "",
-                    "priority": 0,
-                },
-            }
-    headers = dict(payload.get("headers") or {})
-    headers[REASON] = reason
-    return dumps(dict(payload, headers=headers))
 
 
 # -- sweeping
@@ -177,7 +150,7 @@ class Sweeper:
 
     def _aside(self, delivery: Expired, age: float, queue: str, message: Any, reason: str) -> Move:
         self.set_aside.append((queue, message, reason))
-        return Move(delivery.tag, age, LAST, f"{self.key_of(queue, None)}.dead", dead_letter(message, queue, reason))
+        return Move(delivery.tag, age, LAST, f"{self.key_of(queue, None)}.dead", dead_envelope(message, queue, reason))
 
 
 def _queue_of(record: bytes) -> str:

@@ -7,6 +7,7 @@ from base64 import b64decode
 from typing import Any
 
 from kombu.compression import decompress
+from kombu.exceptions import DecodeError
 from kombu.message import Message as KombuMessage
 from kombu.utils.json import loads as typed_loads
 
@@ -76,6 +77,7 @@ class Message(KombuMessage):
         self.content_type = payload.get("content-type")
         self.content_encoding = payload.get("content-encoding")
         self.raw_body = payload.get("body")
+        self._body = None
         self.body_encoding = properties.get("body_encoding")
         self.accept = None
         self.has_started = False
@@ -85,12 +87,18 @@ class Message(KombuMessage):
 
     @property
     def body(self) -> Any:
-        """The body's bytes."""
-        try:
-            return self._body
-        except AttributeError:
-            self._body = body = self._decode_body()
-            return body
+        """The body's bytes.
+
+        Raises:
+            DecodeError: it is not encoded or compressed as the message says.
+        """
+        body = self._body
+        if body is None:
+            try:
+                body = self._body = self._decode_body()
+            except Exception as error:
+                raise DecodeError(f"the body cannot be decoded: {type(error).__name__}: {error}") from error
+        return body
 
     def _decode_body(self) -> Any:
         body = self.raw_body
