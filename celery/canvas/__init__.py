@@ -5,6 +5,11 @@
     task.s(1) | task.s(2) → joining → _chain → prepare_steps: ids, parents → first step is sent, the rest travels in it
 """
 
+from celery.canvas import joining as _joining  # gives | its meaning
+from celery.canvas.chains import _chain, chain
+from celery.canvas.chords import _chord, chord
+from celery.canvas.groups import group, maybe_unroll_group
+from celery.canvas.maps import _basemap, chunks, xmap, xstarmap
 from celery.canvas.signatures import (
     Signature,
     maybe_signature,
@@ -14,11 +19,6 @@ from celery.canvas.signatures import (
     task_name_from,
 )
 from celery.canvas.stamping import StampingVisitor
-from celery.canvas.groups import group, maybe_unroll_group
-from celery.canvas.chords import _chord, chord
-from celery.canvas.chains import _chain, chain
-from celery.canvas.maps import _basemap, chunks, xmap, xstarmap
-from celery.canvas import joining as _joining  # gives | its meaning
 
 __all__ = (
     "Signature",

@@ -11,7 +11,7 @@ from celery._state import current_app
 from celery.canvas.chords import _chord, set_parent
 from celery.canvas.groups import group, maybe_unroll_group
 from celery.canvas.options import merged, stamped
-from celery.canvas.signatures import Signature, as_signature, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, cycles_told, maybe_signature
 from celery.result import allow_join_result
 from celery.utils.text import remove_repeating_from_task
 
@@ -144,10 +144,10 @@ class _chain(Signature):
             options["producer"] = producer or publisher
         first = steps.pop()
         if app.conf.task_protocol == 1:
-            for later, earlier in zip(steps, [*steps[1:], first]):
+            for later, earlier in zip(steps, [*steps[1:], first], strict=False):
                 earlier.link(later)
-        elif steps or "chain" in options or not isinstance(first, (group, _chord)):
-            options["chain"] = [*(options.get("chain") or ()), *steps] or None
+        else:
+            options["chain"] = [*(options.get("chain") or ()), *steps]
         first.apply_async(**options)
         return results[0]
 
@@ -222,34 +222,34 @@ class _chain(Signature):
         return steps[::-1], results[::-1]
 
     def _plan(self, tasks: Iterable[Any], app: Any, clone: bool) -> list[Any]:
+        """Return the steps: chains are theirs, groups of one are that one, a group with a step after it is a chord."""
         steps: list[Any] = []
-        for step in self._flat_steps(tasks, app, clone, (id(self),)):
-            last = steps[-1] if steps else None
-            if isinstance(last, group):
-                steps[-1] = _chord(last, body=step, app=app)
-            else:
-                steps.append(step)
+        with cycles_told(self):
+            for step in self._flat_steps(tasks, app, clone):
+                last = steps[-1] if steps else None
+                if isinstance(last, group):
+                    steps[-1] = _chord(last, body=step, app=app)
+                else:
+                    steps.append(step)
         if len(steps) > 1 and isinstance(steps[-1], group) and not steps[-1].tasks:
             steps.pop()  # nothing follows
         return steps
 
-    def _flat_steps(self, tasks: Iterable[Any], app: Any, clone: bool, trail: tuple[int, ...]) -> Iterator[Any]:
+    def _flat_steps(self, tasks: Iterable[Any], app: Any, clone: bool) -> Iterator[Any]:
         for index, task in enumerate(tasks):
             step = as_signature(task, app, f"Item {index} of the chain", clone=clone and not isinstance(task, _chain))
             if isinstance(step, _chain):
-                if id(step) in trail:
-                    raise ValueError(f"A chain contains itself: {_names(step)}")
                 inner = step.unchain_tasks() if clone else step.share_steps()
-                yield from self._flat_steps(inner, app, False, (*trail, id(step)))
+                yield from self._flat_steps(inner, app, False)
             elif isinstance(step, group):
                 only = maybe_unroll_group(step)
                 if isinstance(only, _chain):
-                    yield from self._flat_steps([only], app, clone, trail)
+                    yield from self._flat_steps([only], app, clone)
                 else:
                     yield only
             elif clone and isinstance(step, _chord) and _is_plain_chain(step.body):
                 # the body travels in every member of the header: only its first step need do so
-                first, *rest = self._flat_steps([step.body], app, True, trail)
+                first, *rest = self._flat_steps([step.body], app, True)
                 step.body = first
                 yield step
                 yield from rest
@@ -273,6 +273,7 @@ class _chain(Signature):
             clone=False, group_index=group_index,
         )  # fmt: skip
         self.tasks = steps[::-1]
+        self["args"] = ()  # the first step has them now
         self["options"]["task_id"] = results[0].id
         return results[0]
 
@@ -332,7 +333,3 @@ def _frozen_after(results: list[Any], step: Any, ids: dict[str, Any]) -> Any:
     if results:
         set_parent(result, results[-1])
     return result
-
-
-def _names(sig: Any) -> str:
-    return " → ".join(str(task.get("task")) for task in sig["kwargs"]["tasks"])

@@ -9,7 +9,7 @@ from uuid import uuid4
 from celery._state import current_app
 from celery.canvas.groups import group, part_count
 from celery.canvas.options import merged, stamped
-from celery.canvas.signatures import Signature, as_signature, check_members, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, check_members, cycles_told, maybe_signature
 from celery.result import allow_join_result
 
 __all__ = ("_chord", "chord", "set_parent")
@@ -125,13 +125,13 @@ class _chord(Signature):
         """
         kwargs = dict(kwargs or {})
         body = self._given_body(kwargs.pop("body", None))
-        args = self._given_args(args)
+        given, args = args, self._given_args(args)
         app = self._get_app(body)
         options = merged(self["options"], options)
         options.pop("task_id", None)
         if app.conf.task_always_eager:
             with allow_join_result():
-                return self.apply(args, kwargs, body=body, task_id=task_id, **options)
+                return self.apply(given, kwargs, body=body, task_id=task_id, **options)
         producer = producer or publisher
         if producer is not None:
             options["producer"] = producer
@@ -158,9 +158,15 @@ class _chord(Signature):
     ) -> Any:
         """Run header and body here; returns the result of the body.  What a member raises is raised."""
         body = self._given_body(body)
-        header = self._header_copy(self.tasks)
-        values = header.apply(args, kwargs).get(propagate=propagate, disable_sync_subtasks=False)
-        return body.apply(args=(values,), **{key: options[key] for key in options if key == "task_id" and options[key]})
+        for key in ("link", "link_error"):
+            if options.get(key):
+                body.extend_list_option(key, options[key])
+        members = self._header_copy(self.tasks).apply(self._given_args(args), kwargs)
+        values = members.get(propagate=propagate, disable_sync_subtasks=False)
+        task_id = options.get("task_id")
+        result = body.apply(args=(values,), **({"task_id": task_id} if task_id else {}))
+        set_parent(result, members)
+        return result
 
     def run(
         self,
@@ -179,8 +185,8 @@ class _chord(Signature):
     ) -> Any:
         """Send ``header``, whose last member to end will have ``body`` called; returns the result of ``body``.
 
-        ``interval``, ``countdown`` and ``max_retries`` are for ``celery.chord_unlock``, ``header_delay`` is the countdown
-        of the members.
+        ``interval``, ``countdown`` and ``max_retries`` are for ``celery.chord_unlock``, ``header_delay`` is the
+        countdown of the members.
         """
         app = app or self._get_app(body)
         if eager:
@@ -226,9 +232,15 @@ class _chord(Signature):
 
     def _header_copy(self, header: Any) -> Any:
         """Return a copy of the header, as a group."""
+        with cycles_told(self):
+            return self._copied(header)
+
+    def _copied(self, header: Any) -> Any:
         if isinstance(header, group):
             return header.clone()
-        return group([as_signature(task, self._app, "A member of the chord", clone=True) for task in header], app=self._app)
+        return group(
+            [as_signature(task, self._app, "A member of the chord", clone=True) for task in header], app=self._app
+        )
 
     # -- copies and changes
 
@@ -250,7 +262,8 @@ class _chord(Signature):
         Membership (``group_id``, ``chord``, ``group_index``) is the body's: it is the last to end.
         """
         header = self.header_group()
-        header_result = header.freeze(root_id=root_id, parent_id=parent_id)
+        with cycles_told(self):
+            header_result = header.freeze(root_id=root_id, parent_id=parent_id)
         self["options"]["task_id"] = header_result.id
         if self.body is None:
             return header_result
@@ -370,6 +383,3 @@ def set_parent(result: Any, parent: Any) -> None:
     while result.parent is not None and result.parent is not parent:
         result = result.parent
     result.parent = parent
-
-
-_Unused = merged

@@ -11,7 +11,7 @@ from kombu.utils.functional import fxrange, is_list, maybe_list
 
 from celery._state import current_app, get_current_worker_task
 from celery.canvas.options import merged, stamped
-from celery.canvas.signatures import Signature, as_signature, check_members, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, check_members, cycles_told, maybe_signature
 from celery.result import allow_join_result
 
 __all__ = ("batch_of", "group", "maybe_unroll_group")
@@ -173,16 +173,15 @@ class group(Signature):
 
     def _ready(self, app: Any, args: Any = None, kwargs: Any = None) -> list[Any]:
         """Return copies of all members, with ``args`` and ``kwargs`` added; nested groups dissolved."""
-        return [member.clone(args, kwargs) for member in self._flat(app)]
+        with cycles_told(self):
+            return [member.clone(args, kwargs) for member in self._flat(app)]
 
-    def _flat(self, app: Any, trail: tuple[int, ...] = ()) -> Iterator[Any]:
+    def _flat(self, app: Any) -> Iterator[Any]:
         """Yield all members, with those of nested groups in their place, as they are."""
-        if id(self) in trail:
-            raise ValueError(f"A group contains itself: {_names(self)}")
         for index, task in enumerate(self.tasks):
             task = as_signature(task, app, f"Item {index} of the group")
             if isinstance(task, group):
-                for member in task._flat(app, (*trail, id(self))):
+                for member in task._flat(app):
                     yield task._adopted(member)
             else:
                 yield task
@@ -197,9 +196,7 @@ class group(Signature):
         return new
 
     @staticmethod
-    def _send(
-        app: Any, members: list[Any], group_id: str, chord: Any, producer: Any, options: dict[str, Any]
-    ) -> None:
+    def _send(app: Any, members: list[Any], group_id: str, chord: Any, producer: Any, options: dict[str, Any]) -> None:
         bodies = [member["options"].get("chord") or chord for member in members]
         if any(body is not None for body in bodies):
             # the size must be known before the first member ends
@@ -207,7 +204,7 @@ class group(Signature):
         if producer is not None:
             options["producer"] = producer
         with nullcontext() if producer is not None else batch_of(app):
-            for member, body in zip(members, bodies):
+            for member, body in zip(members, bodies, strict=True):
                 member.apply_async(chord=body, add_to_parent=False, **options)
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
@@ -247,7 +244,8 @@ class group(Signature):
             options["group_index"] = group_index
         root_id = options.setdefault("root_id", root_id)
         parent_id = options.setdefault("parent_id", parent_id)
-        members = self.tasks = list(self._flat(app))
+        with cycles_told(self):
+            members = self.tasks = list(self._flat(app))
         results = [
             member.freeze(group_id=group_id, chord=chord, root_id=root_id, parent_id=parent_id, group_index=index)
             for index, member in enumerate(members)
@@ -319,10 +317,6 @@ def _members_from(tasks: tuple[Any, ...]) -> list[Any]:
     return distinct(tasks)
 
 
-def _names(sig: Any) -> str:
-    return " → ".join(str(task.get("task")) for task in sig.tasks if isinstance(task, dict))
-
-
 def part_count(sig: Any) -> int:
     """Return how many tasks will tell the body of a chord that they ended, for one member of its header."""
     seen = sig
@@ -336,4 +330,3 @@ def part_count(sig: Any) -> int:
             seen = kwargs["body"]
         else:
             return 1
-

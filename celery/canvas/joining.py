@@ -3,13 +3,12 @@
 | left          | right         | gives                                                      |
 | ------------- | ------------- | ---------------------------------------------------------- |
 | group         | anything      | a chord: the group is the header, ``right`` the body         |
-| chord         | task, group…  | the chord, ``right`` after its body                          |
-| chord         | chord         | the chord, and the other one after its body                 |
-| chord         | chain         | a chain: the chord, then the steps                          |
+| chord         | task, chord   | the chord, with ``right`` joined to its body                 |
+| chord         | chain, group  | a chain: the chord, then the steps or the group              |
 | chain         | anything      | the chain with ``right`` joined to its last step            |
 | anything else | anything      | a chain of both                                            |
 
-A group of one is that one.  A chain within a chain is its steps.
+To the right of anything but a group, a group of one is that one.  A chain within a chain is its steps.
 """
 
 from __future__ import annotations
@@ -32,18 +31,20 @@ def joined(left: Any, right: Any) -> Any:
         TypeError: one of them is no signature, nor a mapping that stands for one.
     """
     left = as_signature(left, None, "What stands left of |")
-    right = unrolled(as_signature(right, None, "What stands right of |", clone=right is left))
-    match left, right:
+    right = as_signature(right, None, "What stands right of |", clone=right is left)
+    match left, right if isinstance(left, group) else unrolled(right):
         case group(), _:
-            return _after_group(unrolled(left), right)
-        case chord(), _chain():
-            return Steps([left], shared=True).followed_by(right).workflow(left._app)
-        case chord(), _:
-            return left.with_body(right if left.body is None else joined(left.body, right))
-        case _chain(), _:
-            return Steps(left.share_steps(), shared=True).and_then(steps_of(right)).workflow(left._app)
-        case _:
-            return Steps([left]).followed_by(right).workflow(left._app)
+            return chord(left, body=right, app=left._app)
+        case chord(body=None), body:
+            return left.with_body(body)
+        case chord(), (_chain() | group()) as then:
+            return Steps([left], shared=True).followed_by(then).workflow(left._app)
+        case chord(), then:
+            return left.with_body(joined(left.body, then))
+        case _chain(), then:
+            return Steps(left.share_steps(), shared=True).and_then(steps_of(then)).workflow(left._app)
+        case _, then:
+            return Steps([left]).followed_by(then).workflow(left._app)
 
 
 def chain_of(tasks: Iterable[Any], app: Any = None) -> Any:
@@ -54,12 +55,6 @@ def chain_of(tasks: Iterable[Any], app: Any = None) -> Any:
         steps.shared |= isinstance(sig, _chain)
         steps.and_then(steps_of(unrolled(sig)))
     return steps.workflow(app)
-
-
-def _after_group(left: Any, right: Any) -> Any:
-    if isinstance(left, group):
-        return chord(left, body=right, app=left._app)
-    return joined(left, right)
 
 
 def unrolled(sig: Any) -> Any:
@@ -102,7 +97,7 @@ class Steps:
                 self.steps[-1] = chord(last, body=step, app=last._app)
             case chord(), chord():
                 self._append(step)
-            case chord(), _ if last.body is not None:
+            case chord(), _ if self.body is not None or last.body is not None:
                 self._add_to_body(last, step)
             case _:
                 self._append(step)

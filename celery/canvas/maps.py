@@ -79,7 +79,9 @@ class chunks(Signature):
     def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> chunks:
         """Return the chunks that a mapping stands for."""
         parts = d["kwargs"]
-        return cls(maybe_signature(parts["task"], app=app), parts["it"], parts["n"], app=app, **(d.get("options") or {}))
+        return cls(
+            maybe_signature(parts["task"], app=app), parts["it"], parts["n"], app=app, **(d.get("options") or {})
+        )
 
     def __call__(self, **options: Any) -> Any:
         """Send all portions."""
@@ -97,7 +99,9 @@ class chunks(Signature):
         """Return the group of portions."""
         parts = self["kwargs"]
         task = maybe_signature(parts["task"], app=self._app)
-        return group((xstarmap(task, part, app=self._app) for part in _chunks(iter(parts["it"]), parts["n"])), app=self._app)
+        return group(
+            (xstarmap(task, part, app=self._app) for part in _chunks(iter(parts["it"]), parts["n"])), app=self._app
+        )
 
     @classmethod
     def apply_chunks(cls, task: Any, it: Iterable[Any], n: int, app: Any = None) -> Any:

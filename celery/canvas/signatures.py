@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -17,6 +18,8 @@ from celery.utils.objects import getitem_property
 __all__ = (
     "Signature",
     "as_signature",
+    "check_members",
+    "cycles_told",
     "maybe_signature",
     "maybe_subtask",
     "signature",
@@ -30,10 +33,14 @@ def task_name_from(task: Any) -> Any:
     return getattr(task, "name", task)
 
 
+#: What a mapping that stands for a signature may leave out.
+_EMPTY = {"task": None, "args": (), "subtask_type": None, "immutable": False}
+
+
 class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
     """A call that nobody has made yet: ``task``, ``args``, ``kwargs``, ``options``.
 
-    It is a plain mapping, so it can be sent as part of a message and read by any worker; the attributes are views on it.
+    It is a plain mapping, so it can be sent in a message and read by any worker; the attributes are views on it.
     Called with more arguments, those go before its own, unless it is ``immutable``.
     """
 
@@ -96,7 +103,7 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
     ) -> None:
         self._app = app
         if isinstance(task, dict):
-            dict.__init__(self, task)
+            dict.__init__(self, {**_EMPTY, "kwargs": {}, "options": {}, **task})
             return
         if type is not None:
             self._type = type
@@ -258,7 +265,9 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
 
     def _refuse_itself(self, callback: Any, how: str) -> None:
         if callback is self:
-            raise ValueError(f"{self!r} cannot {how} itself: it would go on for ever. Link a copy: sig.{how}(sig.clone())")
+            raise ValueError(
+                f"{self!r} cannot {how} itself: it would go on for ever. Link a copy: sig.{how}(sig.clone())"
+            )
 
     def on_error(self, errback: Any) -> Any:
         """Do ``link_error`` and return itself."""
@@ -278,8 +287,8 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
     ) -> Any:
         """Give the task its id, and return the result it will have.
 
-        An id that was given before stays.  ``group_id`` and ``group_index`` say of which group it is a member, ``chord``
-        is the body that waits for it.
+        An id that was given before stays.  ``group_id`` and ``group_index`` say of which group it is a member,
+        ``chord`` is the body that waits for it.
         """
         options = self["options"]
         task_id = options.get("task_id")
@@ -380,7 +389,6 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
         return self.reprcall()
 
 
-
 def signature(varies: Any, *args: Any, **kwargs: Any) -> Any:
     """Return a signature: of a task and arguments, a copy of a signature, or what a mapping stands for."""
     if isinstance(varies, dict):
@@ -429,6 +437,50 @@ def check_members(items: Iterable[Any], where: str) -> None:
     for index, item in enumerate(items):
         if not isinstance(item, dict) or "task" not in item:
             as_signature(item if not isinstance(item, dict) else None, None, f"Item {index} of the {where}")
+
+
+@contextmanager
+def cycles_told(sig: Any) -> Iterator[None]:
+    """Turn a RecursionError into a ValueError that names the parts of ``sig`` that contain themselves."""
+    try:
+        yield
+    except RecursionError:
+        names = _cycle_in(sig)
+        if names:
+            raise ValueError(f"The {sig['subtask_type']} contains itself: {' → '.join(names)}") from None
+        raise
+
+
+def _cycle_in(sig: Any) -> list[str]:
+    """Return the names of the tasks on the way from a canvas back to itself; empty if no way leads back."""
+    trail: list[Any] = []
+    waiting: list[tuple[int, Any]] = [(0, sig)]
+    done: set[int] = set()
+    while waiting:
+        depth, found = waiting.pop()
+        del trail[depth:]
+        if any(found is above for above in trail):
+            return [str(above.get("task")) for above in trail] + [str(found.get("task"))]
+        if id(found) in done:
+            continue
+        done.add(id(found))
+        trail.append(found)
+        waiting.extend((depth + 1, part) for part in _parts_of(found))
+    return []
+
+
+def _parts_of(sig: Any) -> list[Any]:
+    """Return the signatures that are parts of ``sig``, or linked to it."""
+    kwargs, options = sig.get("kwargs") or {}, sig.get("options") or {}
+    places = (
+        kwargs.get("tasks"),
+        kwargs.get("header"),
+        kwargs.get("body"),
+        options.get("link"),
+        options.get("link_error"),
+    )
+    parts = [part for place in places if place for part in (place if isinstance(place, (list, tuple)) else [place])]
+    return [part for part in parts if isinstance(part, dict)]
 
 
 def _short(name: str) -> str:

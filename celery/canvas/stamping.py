@@ -1,4 +1,4 @@
-"""Stamps: headers that a visitor writes on the signatures of a canvas, for people and for ``revoke_by_stamped_headers``."""
+"""Stamps: headers that a visitor writes on all parts of a canvas, for people and ``revoke_by_stamped_headers``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class StampingVisitor(metaclass=ABCMeta):
         """Called before the members of a group; what it returns is stamped on all of them."""
         return {}
 
-    def on_group_end(self, group: Any, **headers: Any) -> None:
+    def on_group_end(self, group: Any, **headers: Any) -> None:  # noqa: B027  # may be left out
         """Called after the members of a group."""
 
     def on_chain_start(self, chain: Any, **headers: Any) -> dict[str, Any]:
         """Called before the steps of a chain; what it returns is stamped on all of them."""
         return {}
 
-    def on_chain_end(self, chain: Any, **headers: Any) -> None:
+    def on_chain_end(self, chain: Any, **headers: Any) -> None:  # noqa: B027  # may be left out
         """Called after the steps of a chain."""
 
     def on_chord_header_start(self, sig: Any, **header: Any) -> dict[str, Any]:

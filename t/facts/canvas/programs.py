@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from typing import Any, Iterable
+import tempfile
+from collections.abc import Iterable
+from typing import Any
 
 from celery import Celery, chain, chord, group, signals, signature
 from celery.canvas import (
@@ -25,8 +26,9 @@ from celery.canvas import (
 )
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-PROPERTIES_COMPARED = ("correlation_id", "priority", "expiration", "reply_to")
-HEADERS_IGNORED = {"origin", "eta", "expires", "lang"}
+PROPERTIES_COMPARED = ("priority", "expiration")
+NOTHING = (None, {}, [], "")
+HEADERS_IGNORED = {"origin", "eta", "expires", "lang", "argsrepr", "kwargsrepr", "timelimit"}
 
 
 class Everywhere(StampingVisitor):
@@ -119,63 +121,63 @@ def make_app(**conf: Any) -> Celery:
     app = Celery("programs", set_as_current=True)
     app.conf.update(settings)
 
-    @app.task(name="add")
+    @app.task(shared=False, name="add")
     def add(x, y):
         return x + y
 
-    @app.task(name="mul")
+    @app.task(shared=False, name="mul")
     def mul(x, y):
         return x * y
 
-    @app.task(name="tsum")
+    @app.task(shared=False, name="tsum")
     def tsum(xs):
         return sum(xs)
 
-    @app.task(name="ident")
+    @app.task(shared=False, name="ident")
     def ident(x):
         return x
 
-    @app.task(name="double")
+    @app.task(shared=False, name="double")
     def double(x):
         return [x, x] if isinstance(x, list) else x * 2
 
-    @app.task(name="const")
+    @app.task(shared=False, name="const")
     def const(*args, **kwargs):
         return 42
 
-    @app.task(name="collect")
+    @app.task(shared=False, name="collect")
     def collect(*args, **kwargs):
         return [list(args), kwargs]
 
-    @app.task(name="fail")
+    @app.task(shared=False, name="fail")
     def fail(*args):
         raise ValueError("no")
 
-    @app.task(name="errback")
+    @app.task(shared=False, name="errback")
     def errback(*args):
         return "errback"
 
-    @app.task(name="replaced", bind=True)
+    @app.task(shared=False, name="replaced", bind=True)
     def replaced(self, x):
         return self.replace(add.s(x, 10))
 
-    @app.task(name="replaced_group", bind=True)
+    @app.task(shared=False, name="replaced_group", bind=True)
     def replaced_group(self, x):
         return self.replace(group(add.s(x, 1), add.s(x, 2)) | tsum.s())
 
-    @app.task(name="replaced_bare_group", bind=True)
+    @app.task(shared=False, name="replaced_bare_group", bind=True)
     def replaced_bare_group(self, x):
         return self.replace(group(add.s(x, 1), add.s(x, 2)))
 
-    @app.task(name="replaced_chain", bind=True)
+    @app.task(shared=False, name="replaced_chain", bind=True)
     def replaced_chain(self, x):
         return self.replace(add.s(x, 1) | mul.s(3))
 
-    @app.task(name="ignored", ignore_result=True)
+    @app.task(shared=False, name="ignored", ignore_result=True)
     def ignored(*args):
         return 1
 
-    @app.task(name="fast", priority=7, queue="quick", time_limit=9)
+    @app.task(shared=False, name="fast", priority=7, queue="quick", time_limit=9)
     def fast(x):
         return x
 
@@ -243,6 +245,25 @@ chain(add.s(1, 1), chain(group(add.s(1), add.s(2)), tsum.s()), mul.s(2))
 chain(add.s(1, 2), xmap(double, [1, 2]))
 chain(xmap(double.s(), [1, 2]), tsum.s())
 add.s(1, 1) | group(add.s(1), add.s(2))
+chain(group(add.s(1, 2)), tsum.s())
+chain(group(add.s(1, 2)))
+chain(group(add.s(1, 2)), group(tsum.s()))
+chain(add.s(1, 2), group(group(add.s(3))))
+chain(add.s(1, 2), group(add.s(3)))
+chain(add.s(1, 2), group(add.s(3) | mul.s(2)), mul.s(2))
+chord([add.s(1, 2), add.s(2, 2)], tsum.s()) | group(add.s(1))
+chain(chord([add.s(1, 2), add.s(2, 2)], tsum.s()), group(add.s(1)))
+chain(chord([add.s(1, 2), add.s(2, 2)], tsum.s()))
+chain(chord([add.s(1, 2), add.s(2, 2)], tsum.s() | mul.s(2)))
+chord([add.s(1, 2)], tsum.s()) | tsum.si([1]) | group(add.s(1), add.s(2)) | tsum.s()
+_chain(add.s(1, 2), group(add.s(1), add.s(2)), tsum.s())
+_chain(add.s(1, 2), group(add.s(1)), mul.s(3))
+_chain(group(add.s(1, 2)), tsum.s())
+_chain(group(add.s(1, 2), add.s(2, 2)), tsum.s(), mul.s(2))
+_chain(_chain(add.s(1, 2), mul.s(2)), _chain(add.s(1), group(add.s(1), add.s(2))), tsum.s())
+_chain(chord([add.s(1, 2), add.s(2, 2)], tsum.s() | mul.s(2)), mul.s(3))
+chain(add.s(1, 2), add.s(1), link=mul.s(2))
+chain(add.s(1, 2), add.s(1), queue="q")
 add.s(1, 1) | group(add.s(1), add.s(2)) | tsum.s()
 add.s(1, 1) | group(add.s(1))
 add.s(1, 1) | group([])
@@ -711,27 +732,29 @@ class Recorder:
         signals.before_task_publish.disconnect(self._on_publish)
 
     def _on_publish(self, sender=None, body=None, headers=None, properties=None, routing_key=None, **_):
+        headers = headers or {}
         self.sent.append(
             {
-                "routing_key": routing_key,
-                "headers": {key: value for key, value in (headers or {}).items() if key not in HEADERS_IGNORED},
-                "timed": [bool((headers or {}).get("eta")), bool((headers or {}).get("expires"))],
+                "to": routing_key,
+                "headers": {
+                    key: value for key, value in headers.items() if value not in NOTHING and key not in HEADERS_IGNORED
+                },
+                "timed": [key for key in ("eta", "expires") if headers.get(key)],
                 "properties": {key: properties[key] for key in PROPERTIES_COMPARED if properties.get(key) is not None},
-                "body": json.loads(json.dumps(body, default=repr)),
+                "body": plain(body),
             }
         )
 
     def value(self, program: str) -> Any:
-        return eval(program, dict(self.names))  # noqa: S307  # the table above
+        return eval(program, dict(self.names))  # the table above
 
     def shape(self, program: str) -> Any:
-        built = self.value(program)
-        return Mask()({"repr": repr(built), "dict": plain(built)})
+        return Mask()(repr(self.value(program)))
 
     def frozen(self, program: str) -> Any:
         built = self.value(program)
         result = built.freeze()
-        return Mask()({"result": result_of(result), "dict": plain(built)})
+        return Mask()({"result": result_of(result), "dict": without_bodies(plain(built))})
 
     def called(self, program: str) -> Any:
         self.sent = []
@@ -742,6 +765,12 @@ class Recorder:
     def eager(self, program: str) -> Any:
         return {"value": Mask()(eager_value(self.value(program).apply()))}
 
+    def sent_by(self, program: str) -> Any:
+        return self.called(f"({program}).apply_async()")
+
+    def eager_by_setting(self, program: str) -> Any:
+        return {"value": Mask()(eager_value(self.value(program).apply_async()))}
+
     def printed(self, program: str) -> Any:
         return Mask()(json.loads(json.dumps(plain(self.value(program)), default=repr)))
 
@@ -749,6 +778,13 @@ class Recorder:
 def plain(value: Any) -> Any:
     """As JSON has it; a generator is read."""
     return json.loads(json.dumps(value, default=lambda v: list(v) if hasattr(v, "__iter__") else repr(v)))
+
+
+def without_bodies(value: Any) -> Any:
+    """Leave out the body of the chord that each frozen member of a header bears in Celery."""
+    if isinstance(value, dict):
+        return {key: without_bodies(item) for key, item in value.items() if key != "chord" or "task_id" not in value}
+    return [without_bodies(item) for item in value] if isinstance(value, list) else value
 
 
 def result_of(result: Any) -> Any:
@@ -765,9 +801,9 @@ def lines(table: str) -> list[str]:
     return [line for line in table.splitlines() if line.strip()]
 
 
-def record_one(record: Any, program: str) -> Any:
+def record_one(record: Any, *args: Any) -> Any:
     try:
-        return record(program)
+        return record(*args)
     except Exception as error:
         return error_of(error)
 
@@ -780,7 +816,7 @@ def record_all() -> dict[str, Any]:
         found["canvas"][program] = {
             "shape": record_one(recorder.shape, program),
             "frozen": record_one(recorder.frozen, program),
-            "sent": record_one(lambda p: recorder.called(f"({p}).apply_async()"), program),
+            "sent": record_one(recorder.sent_by, program),
             "eager": record_one(recorder.eager, program),
         }
     for program in lines(CALLS):
@@ -791,7 +827,7 @@ def record_all() -> dict[str, Any]:
     for name, conf in VARIANTS.items():
         recorder = Recorder(**conf)
         found[name] = {
-            program: record_one(lambda p: recorder.called(f"({p}).apply_async()"), program)
+            program: record_one(WAYS.get(name, Recorder.sent_by), recorder, program)
             for program in lines(CANVASES)
             if CHOOSE[name] in program
         }
@@ -802,18 +838,23 @@ def record_all() -> dict[str, Any]:
 # The same canvases under other settings: only those that hold the word in ``CHOOSE``.
 VARIANTS: dict[str, dict[str, Any]] = {
     "protocol_1": {"task_protocol": 1},
-    "unlock": {"result_backend": "rpc://"},
+    "unlock": {"result_backend": f"file://{tempfile.gettempdir()}"},
     "header_errbacks": {"task_allow_error_cb_on_chord_header": True},
     "always_eager": {"task_always_eager": True},
-    "inherit_priority": {"task_inherit_parent_priority": True, "task_default_priority": 4},
 }
+WAYS = {"always_eager": Recorder.eager_by_setting}
 CHOOSE = {
     "protocol_1": "chain",
     "unlock": "chord",
     "header_errbacks": "err",
     "always_eager": "",
-    "inherit_priority": "chord",
 }
 
 if __name__ == "__main__":
-    json.dump(record_all(), sys.stdout, indent=1, sort_keys=True)
+    tables = record_all()
+    print("{")
+    for position, (table, programs) in enumerate(sorted(tables.items())):
+        print(f'"{table}": {{')
+        print(",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in sorted(programs.items())))
+        print("}" + "," * (position < len(tables) - 1))
+    print("}")
