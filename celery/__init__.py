@@ -181,7 +181,3 @@ def maybe_patch_concurrency(
     patch = patches.get(pool)
     if patch is not None:
         patch()
-    if pool in patches:
-        from importlib import import_module
-
-        import_module("celery.concurrency").get_implementation(pool)

@@ -14,7 +14,12 @@ def main() -> NoReturn:
     """Run the command line; exits with its status."""
     # ``multi`` passes -P on to the workers it starts, and needs no patch itself
     if "multi" not in sys.argv:
-        maybe_patch_concurrency()
+        try:
+            maybe_patch_concurrency()
+        except ImportError as error:
+            package = error.name or "its package"
+            print(f"Error: this pool needs {package}. Install it: pip install 'celery[{package}]'", file=sys.stderr)
+            sys.exit(2)
     from celery.bin.celery import main as run
 
     sys.exit(run())

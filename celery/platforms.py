@@ -103,15 +103,17 @@ class Pidfile:
         """
         try:
             self.write_pid()
-        except OSError as error:
+        except FileExistsError as error:
             raise LockFailed(str(error)) from error
+        except OSError as error:
+            raise LockFailed(f"Cannot write the pidfile {self._path}: {_reason(error)}.") from error
         return self
 
     __enter__ = acquire
 
     def is_locked(self) -> bool:
         """Say whether the file is there."""
-        return os.path.exists(self._path)
+        return os.path.lexists(self._path)
 
     def release(self, *args: Any) -> None:
         """Remove the file."""
@@ -152,6 +154,8 @@ class Pidfile:
         """Remove the file if its process is gone or is this one; say whether there is none now."""
         try:
             pid = self.read_pid()
+        except OSError as error:  # a directory, or not ours to read
+            raise LockFailed(f"Cannot read the pidfile {self._path}: {_reason(error)}.") from error
         except ValueError:
             print("Broken pidfile found - Removing it.", file=sys.stderr)
             self.remove()
@@ -169,16 +173,24 @@ class Pidfile:
         """Make the file; it must not be there, not even as a link."""
         content = f"{os.getpid()}\n"
         fd = os.open(self._path, PIDFILE_FLAGS | _NOFOLLOW, PIDFILE_MODE)
-        with open(fd, "w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
+        try:
+            with open(fd, "w") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(fd)
+        except OSError:  # a full disk; half a pidfile would only mislead
+            self.remove()
+            raise
         with open(self._path) as written:
             if written.read() != content:
-                raise LockFailed(f"Inconsistency: Pidfile {self._path} content doesn't match at re-read")
+                raise LockFailed(f"The pidfile {self._path} holds something else than was written: who else uses it?")
 
 
 PIDFile = Pidfile
+
+
+def _reason(error: OSError) -> str:
+    return "no such directory" if isinstance(error, FileNotFoundError) else (error.strerror or str(error)).lower()
 
 
 def _process_exists(pid: int) -> bool:
@@ -196,14 +208,18 @@ def create_pidlock(pidfile: str) -> Pidfile:
 
     Where a living process holds it, this tells so and exits with ``EX_CANTCREAT``.
     """
+    pidlock = _acquired(pidfile)
+    atexit.register(_release_if_ours, pidlock, os.getpid())
+    return pidlock
+
+
+def _acquired(pidfile: str) -> Pidfile:
     pidlock = Pidfile(pidfile)
     if pidlock.is_locked() and not pidlock.remove_if_stale():
         holder = f"Seems we're already running? (pid: {pidlock.read_pid()})"
         print(f"ERROR: Pidfile ({pidlock.path}) already exists.\n{holder}", file=sys.stderr)
         raise SystemExit(EX_CANTCREAT)
-    pidlock.acquire()
-    atexit.register(_release_if_ours, pidlock, os.getpid())
-    return pidlock
+    return pidlock.acquire()
 
 
 def _release_if_ours(pidlock: Pidfile, owner: int) -> None:
@@ -370,14 +386,15 @@ def detached(
     pidfile: str | None = None,
     uid: Any = None,
     gid: Any = None,
-    umask: int | str = 0,
+    umask: int | str = 0o077,
     workdir: str | None = None,
     fake: bool = False,
     **opts: Any,
 ) -> DaemonContext:
     """Return a context to detach in, as user ``uid`` and group ``gid``.
 
-    That log file and pidfile can be made is checked while a terminal is there to complain on.
+    That log file and pidfile can be made is checked while a terminal is there to complain on.  Upstream's
+    default of ``umask`` is 0, with which everybody could write these files.
 
     Raises:
         RuntimeError: this system cannot detach.
@@ -393,16 +410,9 @@ def detached(
             with open(logfile, "a"):
                 pass
         if pidfile:
-            _check_pidfile(pidfile)
+            _acquired(pidfile).release()  # that it can be made is all we want to know
 
     return DaemonContext(umask=umask, workdir=workdir, fake=fake, after_chdir=check_files)
-
-
-def _check_pidfile(pidfile: str) -> None:
-    """Make sure that the pidfile can be made, by making and removing it."""
-    pidlock = create_pidlock(pidfile)
-    atexit.unregister(_release_if_ours)
-    pidlock.release()
 
 
 # -- users and groups
