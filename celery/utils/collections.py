@@ -389,13 +389,13 @@ class LimitedSet:
     def purge(self, now: float | None = None) -> None:
         """Forget what is too much or too old."""
         data = self._sorted()
-        if self.maxlen:
-            self._drop(islice(list(data), max(0, len(data) - self.maxlen)))
+        if self.maxlen and len(data) > self.maxlen:
+            self._drop(list(islice(data, len(data) - self.maxlen)))
         if self.expires:
             limit = (time.monotonic() if now is None else now) - self.expires
             removable = max(0, len(data) - self.minlen)
-            expired = (item for item, inserted in islice(data.items(), removable) if inserted < limit)
-            self._drop(list(expired))
+            # Sorted by age: the first that is young enough ends the search, which runs once a task in a worker.
+            self._drop(list(takewhile(lambda item: data[item] < limit, islice(data, removable))))
 
     def _drop(self, items: Iterable[Any]) -> None:
         for item in items:
