@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict as _OrderedDict
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from queue import Empty
 from typing import Any
 
