@@ -220,6 +220,7 @@ class RPCBackend(Backend, AsyncBackendMixin):
             "", exchange_type or "direct", durable=self.persistent, delivery_mode=self.delivery_mode
         )
         self.auto_delete = auto_delete
+        self.thread_safe = True
         self.result_consumer = self.ResultConsumer(
             self, self.app, self.accept, self._pending_results, self._pending_messages
         )

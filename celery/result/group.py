@@ -251,6 +251,7 @@ class ResultSet(ResultBase):
 
     def _value_of(self, meta: Any, propagate: bool, disable_sync_subtasks: bool) -> Any:
         if isinstance(meta, list):  # the results of a nested set
+            load_finished([member for member in meta if isinstance(member, AsyncResult)])
             return [member.get(propagate=propagate, disable_sync_subtasks=disable_sync_subtasks) for member in meta]
         if propagate and meta["status"] in states.PROPAGATE_STATES:
             raise_stored(self.app, meta["result"], meta.get("traceback"))
@@ -260,7 +261,8 @@ class ResultSet(ResultBase):
         return (
             result
             for result in self.results
-            if self.backend.is_cached(result.id) and result.state in states.PROPAGATE_STATES
+            if (getattr(result, "_cache", None) is not None or self.backend.is_cached(result.id))
+            and result.state in states.PROPAGATE_STATES
         )
 
     # -- orders
