@@ -52,7 +52,7 @@ def add_autoretry_behaviour(task: Any, **options: Any) -> None:
     task.run = run_or_retry
 
 
-def _delay(backoff: Any, maximum: Any, jitter: bool) -> Callable[[int], int] | None:
+def _delay(backoff: Any, maximum: Any, jitter: bool) -> Callable[[int], float] | None:
     """Return seconds by number of retries, or ``None`` where the task's own delay counts."""
     if not backoff:
         return None

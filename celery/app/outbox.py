@@ -74,7 +74,8 @@ class Outbox:
         self.version: int | None = None
         self.plans: dict[Any, Plan] = {}
         self.broker: Any = None
-        self.forget_connections()
+        self.publisher: Any = _UNOPENED
+        self.local: Any = threading.local()
 
     # plans
 
@@ -124,7 +125,7 @@ class Outbox:
             return
         amqp = self.app.amqp
         amqp.follow(conf)
-        self.tasks = self.app.tasks
+        self.tasks = self.app._tasks  # as they are: sending by name finalizes nothing
         self.plans = {}
         self.is_static = amqp.router.is_static
         self.is_custom = not amqp.builds_messages_itself
@@ -249,7 +250,7 @@ class Outbox:
 
     def forget_connections(self) -> None:
         """Drop, without closing, what was opened: by another configuration, or by the process that forked us."""
-        self.publisher: Any = _UNOPENED
+        self.publisher = _UNOPENED
         self.local = threading.local()
 
 

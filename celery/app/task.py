@@ -7,7 +7,7 @@ running without a worker in ``celery.app.eager``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from kombu.exceptions import OperationalError
 
@@ -389,13 +389,13 @@ class Task(Generic[P, R]):
 
     subtask_from_request = signature_from_request
 
-    def replace(self, sig: Signature) -> NoReturn:
+    def replace(self, sig: Signature) -> Any:
         """Let ``sig`` run in place of this task, under its id; whatever was to follow this task follows that.
 
         Raises:
             Ignore: always, unless the task runs eagerly, when the outcome of ``sig`` is returned.
         """
-        return self.on_replace(retrying.replacement(self, sig))  # type: ignore[return-value]
+        return self.on_replace(retrying.replacement(self, sig))
 
     def on_replace(self, sig: Signature) -> Any:
         """Send the signature that replaces this task."""
@@ -493,8 +493,8 @@ class Task(Generic[P, R]):
         return kind.format(name=self.name, app=where)
 
     @property
-    def __name__(self) -> str:  # type: ignore[override]
-        return type(self).__name__
+    def __name__(self) -> str:
+        return str(type(self).__name__)
 
     #: Names of states, for tasks that look at their own.
     states = states

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from dateutil.parser import isoparse
-
 __all__ = (
     "ParsedTask",
     "Unreadable",
@@ -373,7 +371,9 @@ def parse_time(text: str) -> datetime:
     """
     try:
         return datetime.fromisoformat(text)
-    except ValueError:  # the parser of an older Python knows few of the forms
+    except ValueError:
+        from dateutil.parser import isoparse  # for forms that few clients send, and Python 3.10 does not know
+
         return isoparse(text)
 
 

@@ -294,6 +294,14 @@ class TestTaskOptions:
             app.send_task("t")
         assert broker.messages
 
+    def test_sending_by_name_makes_no_tasks(self, broker):
+        app = Celery("later", broker="memory://", set_as_current=False, autofinalize=False)
+        app.conf.broker_transport = DirectTransport
+        app.send_task("t")
+
+        assert not app.finalized
+        assert len(broker.messages) == 1
+
     def test_an_exchange_object_may_be_given(self, add, broker):
         add.apply_async((1,), exchange=Exchange("e", "topic", delivery_mode=1), routing_key="k")
 
