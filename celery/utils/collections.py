@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict as _OrderedDict
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from itertools import chain, islice, takewhile
+from itertools import chain
 from queue import Empty
 from typing import Any
 
@@ -331,8 +331,9 @@ class LimitedSet:
         self.maxlen = maxlen or 0
         self.minlen = minlen or 0
         self.expires = expires or 0
-        # item → time; oldest first while ``_is_sorted``
-        self._data: dict[Any, float] = {}
+        # item → time; oldest first while ``_is_sorted``.  Its oldest is found at once; a dict would look for it
+        # behind all that was deleted, and a worker purges once a task.
+        self._data: _OrderedDict[Any, float] = _OrderedDict()
         self._newest = float("-inf")
         self._is_sorted = True
         if not self.maxlen >= self.minlen >= 0:
@@ -357,9 +358,9 @@ class LimitedSet:
             self._newest = inserted
         data[item] = inserted
 
-    def _sorted(self) -> dict[Any, float]:
+    def _sorted(self) -> _OrderedDict[Any, float]:
         if not self._is_sorted:
-            self._data = dict(sorted(self._data.items(), key=lambda entry: entry[1]))
+            self._data = _OrderedDict(sorted(self._data.items(), key=lambda entry: entry[1]))
             self._is_sorted = True
         return self._data
 
@@ -368,7 +369,7 @@ class LimitedSet:
         if not other:
             return
         if isinstance(other, LimitedSet):
-            other = other._data
+            other = other.as_dict()
         if isinstance(other, Mapping):
             self._merge(other)
         else:
@@ -389,17 +390,13 @@ class LimitedSet:
     def purge(self, now: float | None = None) -> None:
         """Forget what is too much or too old."""
         data = self._sorted()
-        if self.maxlen and len(data) > self.maxlen:
-            self._drop(list(islice(data, len(data) - self.maxlen)))
+        if self.maxlen:
+            for _ in range(len(data) - self.maxlen):
+                data.popitem(last=False)
         if self.expires:
             limit = (time.monotonic() if now is None else now) - self.expires
-            removable = max(0, len(data) - self.minlen)
-            # Sorted by age: the first that is young enough ends the search, which runs once a task in a worker.
-            self._drop(list(takewhile(lambda item: data[item] < limit, islice(data, removable))))
-
-    def _drop(self, items: Iterable[Any]) -> None:
-        for item in items:
-            del self._data[item]
+            while len(data) > self.minlen and next(iter(data.values())) < limit:
+                data.popitem(last=False)
 
     def discard(self, item: Any) -> None:
         """Remove ``item`` if it is there."""
@@ -410,10 +407,7 @@ class LimitedSet:
     def pop(self, default: Any = None) -> Any:
         """Remove and return the oldest item."""
         data = self._sorted()
-        for item in data:
-            del data[item]
-            return item
-        return default
+        return data.popitem(last=False)[0] if data else default
 
     def clear(self) -> None:
         self._data.clear()
@@ -425,7 +419,7 @@ class LimitedSet:
         return dict(self._data)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LimitedSet) and self._data == other._data
+        return isinstance(other, LimitedSet) and self.as_dict() == other.as_dict()
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 
