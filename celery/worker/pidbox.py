@@ -18,6 +18,9 @@ __all__ = ("Pidbox", "gPidbox")
 
 logger = get_logger(__name__)
 
+#: AMQP: the queue is exclusive to another connection.
+RESOURCE_LOCKED = 405
+
 
 class CommandState(dict):  # type: ignore[type-arg]
     """What command handlers get as their first argument: ``app``, ``hostname``, ``consumer`` and ``tset``.
@@ -71,7 +74,9 @@ class Pidbox:
         self.node.channel = connection.channel()
         try:
             self.consumer = self.node.listen(callback=self.on_message)
-        except InconsistencyError:
+        except (InconsistencyError, *self.c.channel_errors) as exc:
+            if not isinstance(exc, InconsistencyError) and getattr(exc, "reply_code", None) != RESOURCE_LOCKED:
+                raise
             self._listen_beside(connection)
         self.consumer.on_decode_error = self.on_decode_error
 

@@ -76,11 +76,14 @@ class Watchdog:
     def _messages_waiting(self) -> int:
         consumer = self.consumer
         total = 0
-        with consumer.app.connection_for_read() as connection, connection.channel() as channel:
+        with consumer.app.connection_for_read() as connection:
             for queue in list(consumer.app.amqp.queues.consume_from.values()):
                 if "x-single-active-consumer" in (queue.queue_arguments or {}):
                     continue  # it may rightly be another's turn
-                total += channel.queue_declare(queue.name, passive=True).message_count
+                try:
+                    total += connection.channel().queue_declare(queue.name, passive=True).message_count
+                except connection.channel_errors:  # no such queue; where queues are lists, an empty one
+                    continue
         return total
 
     def _on_counted(self, connection: Any, waiting: int, found_before: bool) -> None:

@@ -76,7 +76,14 @@ class Scene:
     def waiting(self):
         """How many messages are in the queue."""
         with self.app.connection_for_read() as connection:
-            return connection.default_channel.queue_declare(self.queue, passive=True).message_count
+            try:
+                return connection.default_channel.queue_declare(self.queue, passive=True).message_count
+            except connection.channel_errors:  # an empty list in Redis does not exist
+                return 0
+
+    def wait_for_waiting(self, count):
+        """Wait until that many messages are in the queue; brokers notice a closed connection a moment later."""
+        wait_until(lambda: self.waiting() == count, 5, tell=lambda: f"{self.waiting()} wait")
 
     def close(self):
         for worker in self.workers:
@@ -111,12 +118,12 @@ class Worker:
     def is_alive(self):
         return self.process.poll() is None
 
-    def signal(self, signum):
+    def send(self, signum):
         self.process.send_signal(signum)
 
     def stop(self, signum=signal.SIGTERM, seconds=15.0):
         """Send the signal and return the exit status."""
-        self.signal(signum)
+        self.send(signum)
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:

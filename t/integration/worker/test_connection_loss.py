@@ -23,7 +23,7 @@ def test_rabbitmq_closing_every_connection_runs_nothing_twice(rabbitmq_scene, ct
 
     assert scene.noted("end") == dict.fromkeys(tags, 1)
     assert scene.workers[0].stop() == 0
-    assert scene.waiting() == 0
+    scene.wait_for_waiting(0)
 
 
 @pytest.mark.redis
@@ -44,7 +44,7 @@ def test_redis_killing_its_clients_runs_nothing_twice(redis_scene, task):
 
     assert scene.noted("end") == dict.fromkeys(tags, 1)
     assert scene.workers[0].stop() == 0
-    assert scene.waiting() == 0
+    scene.wait_for_waiting(0)
 
 
 @pytest.mark.rabbitmq

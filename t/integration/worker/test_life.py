@@ -18,7 +18,7 @@ def test_tasks_run_and_results_are_read(scene, pool):
 
     assert [result.get(timeout=20) for result in results] == [2 * number for number in range(20)]
     assert worker.stop() == 0
-    assert scene.waiting() == 0
+    scene.wait_for_waiting(0)
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -31,7 +31,7 @@ def test_a_warm_stop_ends_what_runs_and_returns_the_rest(scene, pool):
     assert worker.stop() == 0
     ended = scene.noted("end")
     assert set(scene.noted("start")) == set(ended)
-    assert scene.waiting() == 4 - len(ended)
+    scene.wait_for_waiting(4 - len(ended))
     assert set(ended.values()) == {1}
 
 
@@ -44,7 +44,7 @@ def test_a_cold_stop_returns_late_tasks(scene):
 
     assert worker.stop(signal.SIGQUIT) == 0
     assert time.monotonic() - start < 8
-    assert scene.waiting() == 3
+    scene.wait_for_waiting(3)
     assert not scene.noted("end")
 
 

@@ -28,7 +28,7 @@ def wait_until(claim, seconds=PATIENCE):
 @pytest.fixture
 def app():
     app = Celery(f"unit{uuid.uuid4().hex[:6]}", broker="memory://", backend="cache+memory://", set_as_current=False)
-    app.conf.update(task_default_queue=f"q-{uuid.uuid4().hex[:8]}", worker_send_task_events=False)
+    app.conf.update(task_default_queue=f"q-{uuid.uuid4().hex[:8]}", broker_transport_options={"polling_interval": 0.005})
     yield app
     app.close()
 
@@ -48,6 +48,7 @@ def running(app, **options):
     finally:
         if thread.is_alive() and state.should_stop is None:
             state.should_stop = 0
+            worker.hub.call_soon(lambda: None)  # what the loop waits for may be far away
         thread.join(PATIENCE)
         stopped = not thread.is_alive()
         state.reset_state()
