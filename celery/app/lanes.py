@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 from celery import signals
 from celery.app.deadlines import PUBLISH_SECONDS
 from celery.app.encoding import encode
-from celery.transports import resolve
+from celery.transports import resolve, scheme_of
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -45,12 +45,19 @@ def is_watched(app: Celery) -> bool:
 def open_publisher(app: Celery) -> Any:
     """Return a publisher of this process, or ``None`` if the broker's transport has none of its own."""
     make = getattr(resolve(app.conf.broker_transport or app.conf.broker_write_url), "Publisher", None)
-    if make is None:
+    if make is None or _fails_over(app.conf.broker_write_url):
         return None
     connection = app.connection_for_write()
     # Trying again is done here, by the policy of the call; kombu would do it by its own.
     connection.transport_options = {"max_retries": 0, **connection.transport_options}
     return make(connection)
+
+
+def _fails_over(urls: Any) -> bool:
+    """Whether there are several brokers to choose from; kombu's connection does that.  Sentinels are one broker."""
+    if isinstance(urls, str):
+        urls = urls.split(";")
+    return isinstance(urls, (list, tuple)) and len(urls) > 1 and scheme_of(urls[0]) != "sentinel"
 
 
 # A wrapper that was there before us is recognised by the file it comes from.

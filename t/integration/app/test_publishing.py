@@ -176,6 +176,57 @@ class TestRabbitMQ:
             assert Queue(queue)(connection.default_channel).get(no_ack=True) is not None
 
 
+class Freezer:
+    """A proxy that stops passing data on, as a network or a blocked broker does."""
+
+    def __init__(self, port):
+        self.target = ("127.0.0.1", port)
+        self.is_frozen = threading.Event()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.server.accept()
+            except OSError:
+                return
+            broker = socket.create_connection(self.target)
+            for source, sink in ((client, broker), (broker, client)):
+                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+
+    def _pass_on(self, source, sink):
+        try:
+            while data := source.recv(65536):
+                if self.is_frozen.is_set():
+                    return  # both ends stay open
+                sink.sendall(data)
+        except OSError:
+            pass
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [({"confirm_publish": True}, "small"), ({}, "x" * 30_000_000)],
+    ids=["a confirm that never comes", "a message that is not taken"],
+)
+def test_a_broker_that_stops_reading_ends_in_an_error(make_app, queue, options, argument):
+    freezer = Freezer(5672)
+    app = make_app(f"amqp://guest:guest@127.0.0.1:{freezer.port}//", broker_transport_options=options)
+    app.send_task("t", ("before",))
+    freezer.is_frozen.set()
+    started_at = time.monotonic()
+
+    with pytest.raises(OperationalError):
+        app.send_task("t", (argument,), timeout=1)
+    assert time.monotonic() - started_at < 8
+    freezer.server.close()
+    with Connection(AMQP) as connection:
+        connection.default_channel.queue_delete(queue)
+
+
 @pytest.fixture
 def silent_port():
     """A server that takes connections and never says a word."""

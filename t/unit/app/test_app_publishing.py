@@ -525,6 +525,13 @@ class TestLanes:
         assert [body[0] for body in seen] == [(2,)]
         assert len(broker.messages) == 2
 
+    @pytest.mark.parametrize("urls", ["memory://a;memory://b", ["memory://a", "memory://b"]])
+    def test_several_brokers_are_left_to_kombu(self, make_app, broker, urls):
+        app = make_app(broker_url=urls)
+        app.send_task("t")
+
+        assert broker.messages == []
+
     def test_each_thread_has_a_lane_over_one_publisher(self, app):
         box = publishing.outbox(app)
         lanes = [box.direct()]
