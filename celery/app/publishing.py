@@ -183,7 +183,7 @@ def _inherit(call: Call, plan: Plan, parent: Any, box: Outbox) -> None:
 
 def _message(app: Celery, call: Call, plan: Plan, box: Outbox) -> tuple[task_message, dict[str, Any]]:
     """Return the message of ``call`` and what to give to ``send_task_message``."""
-    given, defaults = call.options, plan.defaults
+    defaults = plan.defaults
     countdown, eta, expires = call.countdown, call.eta, call.expires
     if countdown is None and eta is None and defaults:
         countdown, eta = defaults.get("countdown"), defaults.get("eta")
@@ -194,17 +194,9 @@ def _message(app: Celery, call: Call, plan: Plan, box: Outbox) -> tuple[task_mes
     if time_limit is not None or soft_time_limit is not None:
         check_time_limits(time_limit, soft_time_limit)
 
-    for_message = plan.message_options
-    for_sender = plan.options
-    if given or box.is_custom or expires is not None:
-        for_message = {**for_message, **(for_sender if box.is_custom else {}), **given}
-        stamped = maybe_list(for_message.get("stamped_headers")) or ()
-        for_sender = {
-            **for_sender,
-            **{name: value for name, value in given.items() if name not in MESSAGE_OPTIONS and name not in stamped},
-        }
-        if expires is not None:
-            for_sender["expiration"] = until(expires, app.now())
+    facts, properties = _options(call, plan, box)
+    if expires is not None:
+        properties = {**properties, "expiration": until(expires, app.now())}
     message = app.amqp.create_task_message(
         call.task_id,
         call.name,
@@ -228,15 +220,25 @@ def _message(app: Celery, call: Call, plan: Plan, box: Outbox) -> tuple[task_mes
         call.shadow or defaults.get("shadow"),
         chain=call.chain,
         replaced_task_nesting=call.replaced_task_nesting,
-        **(
-            {"ignore_result": plan.ignore_result, **for_message}
-            if for_message
-            else {"ignore_result": plan.ignore_result}
-        ),
+        **facts,
     )
     if plan.is_delayable and (countdown or eta):
-        for_sender = delayed.rerouted(app, for_sender, countdown, eta)
-    return message, for_sender
+        properties = delayed.rerouted(app, properties, countdown, eta)
+    return message, properties
+
+
+def _options(call: Call, plan: Plan, box: Outbox) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the builder of the message gets, and what its sender gets."""
+    given = call.options
+    facts = {"ignore_result": plan.ignore_result, **plan.message_options}
+    if box.is_custom:
+        facts.update(plan.options)
+    if not given:
+        return facts, plan.options
+    facts.update(given)
+    stamped = maybe_list(facts.get("stamped_headers")) or ()
+    own = {name: value for name, value in given.items() if name not in MESSAGE_OPTIONS and name not in stamped}
+    return facts, {**plan.options, **own}
 
 
 def _as_list(callbacks: Any) -> Any:
