@@ -6,10 +6,12 @@ import json
 from base64 import b64decode
 from typing import Any
 
-from kombu.compression import decompress
 from kombu.exceptions import DecodeError
 from kombu.message import Message as KombuMessage
 from kombu.utils.json import loads as typed_loads
+
+from celery.utils.failpoints import is_active
+from celery.utils.inflate import MOST_BYTES, inflate
 
 __all__ = ("Malformed", "Message", "parse")
 
@@ -20,7 +22,11 @@ LOSSES = "x-celeriac-redelivered"
 #: Header with the reason why a message was set aside.
 REASON = "x-celeriac-reason"
 
-_json_loads = json.loads
+_decode_json = json.JSONDecoder().decode
+
+#: Protections that a test of the tests has switched off.
+_LOSES_COUNT = is_active("unprotect.count")
+_IS_CREDULOUS = is_active("unprotect.parse")
 
 
 class Malformed(ValueError):
@@ -35,9 +41,11 @@ def parse(payload: bytes) -> dict[str, Any]:
     """
     try:
         # Typed values are rare; a search is cheaper than a hook for every object.
-        envelope = typed_loads(payload) if b'"__type__"' in payload else _json_loads(payload)
+        envelope = typed_loads(payload) if b'"__type__"' in payload else _decode_json(str(payload, "utf-8"))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Malformed(f"not JSON: {error}") from error
+    if _IS_CREDULOUS:
+        return envelope  # type: ignore[no-any-return]
     try:
         properties, headers = envelope["properties"], envelope["headers"]
         if type(properties) is not dict:
@@ -108,7 +116,7 @@ class Message(KombuMessage):
             body = self.channel.decode_body(body, self.body_encoding)
         compression = self.headers.get("compression")
         if compression:
-            body = decompress(body, compression)
+            body = inflate(body, compression, getattr(self.channel, "max_message_bytes", MOST_BYTES))
         return body.encode() if isinstance(body, str) else body
 
     @property
@@ -136,13 +144,17 @@ class Message(KombuMessage):
             if self._state == "RECEIVED" and self.channel is not None:
                 self.channel.message_started(self)
 
-    def requeue_lost(self) -> None:
-        """Put the message back at once because what ran it was lost, and count that."""
-        if self._state == "RECEIVED" and self.channel is not None:
-            self.channel.requeue_lost(self)
-            self._state = "REQUEUED"
-        else:
-            super().requeue()
+    def requeue_lost(self, cause: str = "") -> str | None:
+        """Put the message back at once because what ran it was lost, and count that.
+
+        Returns why it was set aside instead, if that has happened too often; ``cause`` is told there.
+        """
+        if self._state != "RECEIVED" or self.channel is None:
+            super().requeue()  # says what is wrong
+            return None
+        reason: str | None = self.channel.requeue_lost(self, cause)
+        self._state = "REQUEUED" if reason is None else "REJECTED"
+        return reason
 
     def serializable(self) -> dict[str, Any]:
         return self._raw
@@ -150,6 +162,8 @@ class Message(KombuMessage):
 
 def count_loss(envelope: dict[str, Any], started: bool) -> tuple[int, int]:
     """Note in ``envelope`` that its holder was lost; return how often that happened: (after start, at all)."""
+    if _LOSES_COUNT:
+        return 0, 0
     headers = envelope["headers"]
     counts = []
     for name, more in ((STARTED_LOSSES, int(started)), (LOSSES, 1)):
@@ -160,6 +174,11 @@ def count_loss(envelope: dict[str, Any], started: bool) -> tuple[int, int]:
         counts.append(count)
     mark_redelivered(envelope)
     return counts[0], counts[1]
+
+
+def lost_too_often(losses: int, cause: str = "") -> str:
+    """Return why a message is set aside whose task has ended its process ``losses`` times, at last by ``cause``."""
+    return f"its worker was lost {losses} times while it ran the task" + (f"; the last time: {cause}" if cause else "")
 
 
 def mark_redelivered(envelope: dict[str, Any]) -> None:

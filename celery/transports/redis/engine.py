@@ -60,6 +60,8 @@ class Engine:
         self.failure: Exception | None = None
         self._has_raised = False
         self.is_tracking = False
+        #: Whether tasks may run on the loop's own thread, so that the loop cannot be relied on to renew.
+        self.needs_keeper = False
         self.reserve_script = RESERVE
         self.after_read: set[Any] = set()
         self._topics: dict[bytes, list[tuple[Channel, str]]] = {}
@@ -277,6 +279,8 @@ class Engine:
             self._ring(now)
         delivered = 0
         self._turn += 1
+        if self.needs_keeper:
+            self.keep()
         for number in range(len(self.channels)):
             if number >= len(self.channels):
                 break
@@ -432,7 +436,7 @@ class Engine:
 
     def keep(self) -> None:
         """See to it that what is held is renewed although no event loop runs."""
-        if self.hub is None and self.lease is not None and self.channels:
+        if (self.hub is None or self.needs_keeper) and self.lease is not None and self.channels:
             Keeper.watch(self.lease, self.channels[0].lease_ttl)
 
     # -- news

@@ -28,23 +28,28 @@ class Keeper(threading.Thread):
         super().__init__(name=f"celery-lease-{lease.prefix}", daemon=True)
         self.lease = lease
         self.ttl = ttl
+        self.wake = threading.Event()
 
     @classmethod
     def watch(cls, lease: Lease, ttl: float) -> None:
-        """See to it that ``lease`` is renewed by some thread."""
+        """See to it that ``lease`` is renewed by some thread, often enough for ``ttl``."""
         keeper = lease.keeper
         if keeper is None or not keeper.is_alive():
             with lease.lock:
                 keeper = lease.keeper
                 if keeper is None or not keeper.is_alive():
-                    lease.keeper = cls(lease, ttl)
-                    lease.keeper.start()
+                    keeper = lease.keeper = cls(lease, ttl)
+                    keeper.start()
+        if ttl < keeper.ttl:
+            keeper.ttl = ttl
+            keeper.wake.set()
 
     def run(self) -> None:
         idle_rounds = 0
         while idle_rounds < IDLE_ROUNDS:
-            self.lease.closing.wait(self.ttl / 3)
-            if self.lease.closing.is_set():
+            self.wake.wait(self.ttl / 3)
+            self.wake.clear()
+            if self.lease.is_closing:
                 return
             idle_rounds = idle_rounds + 1 if self.lease.is_idle else 0
             if monotonic() - self.lease.renewed_at >= self.ttl / 4:

@@ -12,9 +12,12 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.transports.message import Message
+
+if TYPE_CHECKING:
+    from celery.transports.redis.keeper import Keeper
 
 __all__ = ("Lease", "lease_for")
 
@@ -45,8 +48,9 @@ class Lease:
         self.moves: list[Any] = []
         self.renewed_at = 0.0
         self.lock = threading.Lock()
-        self.keeper: threading.Thread | None = None
-        self.closing = threading.Event()
+        #: The thread that renews where no event loop does.
+        self.keeper: Keeper | None = None
+        self.is_closing = False
         #: One queue of (queue, tag, payload) for each open channel: leased, not yet delivered.
         self.backlogs: list[deque[tuple[str, str, bytes]]] = []
 
@@ -128,7 +132,7 @@ def _at_exit() -> None:
     from celery.transports.redis.recovery import settle
 
     for lease in all_leases():
-        lease.closing.set()
+        lease.is_closing = True
         if not lease.is_idle:
             try:
                 settle(lease)

@@ -59,6 +59,10 @@ class Transport(upstream.Transport):
         for channel in self.channels:
             channel.rebind()
 
+    def renew_in_thread(self) -> None:
+        """Renew leases from a thread: for a worker whose tasks run on the thread that turns the loop."""
+        self.cycle.needs_keeper = True
+
     # -- kombu's side
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:

@@ -17,7 +17,16 @@ from kombu.utils.json import dumps
 
 from celery.exceptions import ImproperlyConfigured
 from celery.transports.dead_letters import dead_envelope
-from celery.transports.message import LOSSES, STARTED_LOSSES, Malformed, Message, mark_redelivered, parse
+from celery.transports.message import (
+    LOSSES,
+    STARTED_LOSSES,
+    Malformed,
+    Message,
+    count_loss,
+    lost_too_often,
+    mark_redelivered,
+    parse,
+)
 from celery.transports.sqlite.store import Store, Taken
 
 __all__ = ("Channel", "Transport")
@@ -190,11 +199,20 @@ class Channel(virtual.Channel):
             self.store.put_back([delivery_tag], at_end=True)
             self.connection.look_again()
 
-    def requeue_lost(self, message: Message) -> None:
-        """Put ``message`` back to be taken next, counting that what ran it was lost."""
+    def requeue_lost(self, message: Message, cause: str = "") -> str | None:
+        """Put ``message`` back to be taken next, counting that what ran it was lost; once too often, set it aside.
+
+        Returns the reason then.
+        """
+        losses, _ = count_loss(message._raw, started=True)
+        if losses >= self.max_redeliveries:
+            reason = lost_too_often(losses, cause)
+            self.dead_letter(message, reason)
+            return reason
         self.qos._delivered.pop(message.delivery_tag, None)
         self.store.count_loss(message.delivery_tag)
         self.connection.look_again()
+        return None
 
     def dead_letter(self, message: Message, reason: str) -> None:
         """Set ``message`` aside: take it off its queue and keep it, with the reason, in the queue ``<queue>.dead``."""

@@ -209,6 +209,10 @@ class Consumer:
         connection = self.connection_for_read(heartbeat=self.amqheartbeat)
         if self.hub:
             connection.transport.register_with_event_loop(connection.connection, self.hub)
+            renew_in_thread = getattr(connection.transport, "renew_in_thread", None)
+            traits = getattr(self.pool, "traits", None)
+            if renew_in_thread is not None and traits is not None and not traits.isolates_tasks:
+                renew_in_thread()  # a task may keep this thread, and with it the loop, for longer than a lease lasts
         return connection
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
@@ -234,6 +238,16 @@ class Consumer:
                 request.cancel(self.pool)
                 if getattr(request.message, "has_started", False):  # its lease would outlive it
                     request.reject(requeue=True)
+
+    def give_up_requests(self) -> None:
+        """Let the broker have back all that it may deliver again: the pool is about to be ended by force."""
+        self.cancel_active_requests()
+        withdraw = getattr(self.pool, "withdraw", lambda request: False)
+        for request in tuple(state.requests.values()):
+            if withdraw(request):
+                state.task_ready(request)
+            elif request.task.acks_late:
+                request._already_cancelled = True  # it has begun, which nobody has told us yet
 
     # -- credit --------------------------------------------------------------------------------------------------
 

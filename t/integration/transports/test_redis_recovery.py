@@ -440,3 +440,21 @@ def test_a_peer_restores_what_we_left_behind(server, connect, peer, tmp_path, st
     assert message.headers["redelivered"] is True
     message.ack()
     assert server.client().keys("unacked*") == []
+
+
+def test_a_loop_that_a_task_keeps_busy_may_have_a_thread_renew(server, connect, loop):
+    connection = connect(lease_ttl=0.6)
+    send(connection, "q", "long")
+    loop.listen(connection)
+    connection.transport.renew_in_thread()
+    inbox = Inbox(connection, "q")
+    loop.until(lambda: inbox.messages)
+    other = connect(url=in_another_process(server), lease_ttl=0.6)
+    others = Inbox(other, "q")
+    end = time.monotonic() + 2
+    while time.monotonic() < end:  # the first loop does not turn meanwhile
+        try:
+            other.drain_events(timeout=0.1)
+        except TimeoutError:
+            pass
+    assert others.messages == []
