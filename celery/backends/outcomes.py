@@ -20,6 +20,9 @@ class Outcomes:
 
     app: Any
 
+    #: Whether ``on_chord_part_return`` keeps the values of the members itself.
+    chord_parts_hold_values: bool = False
+
     def mark_as_started(self, task_id: str, **meta: Any) -> Any:
         """A process has begun to run the task; ``meta`` says which."""
         return self.store_result(task_id, meta, states.STARTED)
@@ -28,10 +31,14 @@ class Outcomes:
         self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
     ) -> None:
         """The task has ended well."""
-        if store_result and not (request is not None and request.ignore_result):
+        if (store_result and not (request is not None and request.ignore_result)) or self._chord_reads(request):
             self.store_result(task_id, result, state, request=request)
         if request and request.chord:
             self.on_chord_part_return(request, state, result)
+
+    def _chord_reads(self, request: Any) -> bool:
+        """Whether the body of a chord waits for this record, so that it must be there though nobody else wants it."""
+        return bool(request and request.chord and request.group) and not self.chord_parts_hold_values
 
     def mark_as_failure(
         self,
@@ -44,14 +51,14 @@ class Outcomes:
         state: str = states.FAILURE,
     ) -> None:
         """The task has raised ``exc``, so the rest of its chain will not run either."""
-        if store_result:
+        if store_result or self._chord_reads(request):
             self.store_result(task_id, exc, state, traceback=traceback, request=request)
         if not request:
             return
         if request.chord:
             self.on_chord_part_return(request, state, exc)
         for step in _steps_that_will_not_run(request):
-            if store_result and state in states.PROPAGATE_STATES and step.id:
+            if (store_result or self._chord_reads(step)) and state in states.PROPAGATE_STATES and step.id:
                 self.store_result(step.id, exc, state, traceback=traceback, request=step)
             if step.chord:
                 self.on_chord_part_return(step, state, exc)

@@ -22,7 +22,19 @@ AMQP = os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672")
 def request_of(task_id, **fields):
     """A request as the worker would have it, with nothing but what is given."""
     known = dict.fromkeys(
-        ("group", "parent_id", "chord", "chain", "errbacks", "stamps", "stamped_headers", "task", "args", "kwargs", "hostname")
+        (
+            "group",
+            "parent_id",
+            "chord",
+            "chain",
+            "errbacks",
+            "stamps",
+            "stamped_headers",
+            "task",
+            "args",
+            "kwargs",
+            "hostname",
+        )
     )
     known.update(id=task_id, children=[], delivery_info={}, retries=0, ignore_result=False, root_id=task_id)
     return SimpleNamespace(**{**known, "correlation_id": task_id, "reply_to": None, "group_index": None, **fields})

@@ -36,6 +36,8 @@ class RedisChords:
 
     app: Any
 
+    chord_parts_hold_values = True
+
     def _is_ordered(self) -> bool:
         return (self.app.conf.result_backend_transport_options or {}).get("result_chord_ordered", True)
 

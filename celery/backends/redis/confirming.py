@@ -11,6 +11,7 @@ from redis import exceptions
 from celery.backends.redis.line import Line
 from celery.exceptions import BackendStoreError
 from celery.protocol.resp import ReplyError, error_for
+from celery.utils.failpoints import failpoint
 
 __all__ = ("Deferred",)
 
@@ -69,6 +70,7 @@ class Deferred:
         """
         if self.unconfirmed:
             refused: list[tuple[bytes, Exception]] = []
+            failpoint("store.before_confirm")
             self._retry(lambda: self._collect(refused))
             if refused:
                 raise _refusal(refused)
