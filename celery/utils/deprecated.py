@@ -23,10 +23,10 @@ def warn(
     hint = f" Use {alternative} instead." if alternative else ""
     if deprecation is not None:
         message = f"{description} is scheduled for deprecation in version {deprecation} and removal in {removal}."
-        warnings.warn(CPendingDeprecationWarning(message + hint), stacklevel=stacklevel + 1)
+        warnings.warn(CPendingDeprecationWarning(message + hint), stacklevel=stacklevel)
     else:
         message = f"{description} is deprecated and scheduled for removal in version {removal}."
-        warnings.warn(CDeprecationWarning(message + hint), stacklevel=stacklevel + 1)
+        warnings.warn(CDeprecationWarning(message + hint), stacklevel=stacklevel)
 
 
 def Callable(
@@ -34,6 +34,7 @@ def Callable(
     removal: str | None = None,
     alternative: str | None = None,
     description: str | None = None,
+    _stacklevel: int = 3,
 ) -> _Callable[[_Callable[..., Any]], _Callable[..., Any]]:
     """Decorate a function that warns when called."""
 
@@ -42,7 +43,7 @@ def Callable(
 
         @wraps(fun)
         def warn_and_call(*args: Any, **kwargs: Any) -> Any:
-            warn(description or qualname(fun), deprecation, removal, alternative, stacklevel=2)
+            warn(description or qualname(fun), deprecation, removal, alternative, stacklevel=_stacklevel)
             return fun(*args, **kwargs)
 
         return warn_and_call
@@ -57,7 +58,7 @@ def Property(
     description: str | None = None,
 ) -> _Callable[[_Callable[..., Any]], Any]:
     """Decorate a property that warns when used."""
-    wrapper = Callable(deprecation, removal, alternative, description)
+    wrapper = Callable(deprecation, removal, alternative, description, _stacklevel=4)
     return lambda getter: _DeprecatedProperty(wrapper, getter)
 
 

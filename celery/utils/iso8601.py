@@ -18,7 +18,7 @@ _ISO8601 = re.compile(
 
 def parse_iso8601(datestring: str) -> datetime:
     """Read ``2026-11-20T10:00:00.5Z`` and the like; without a zone the answer is naive."""
-    warn("parse_iso8601", "v5.3", "v6", "datetime.datetime.fromisoformat or dateutil.parser.isoparse")
+    warn("parse_iso8601", "v5.3", "v6", "datetime.datetime.fromisoformat or dateutil.parser.isoparse", stacklevel=3)
     match = _ISO8601.match(datestring)
     if match is None:
         raise ValueError(f"unable to parse date string {datestring!r}")

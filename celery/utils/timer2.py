@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import count
 from threading import TIMEOUT_MAX
-from time import sleep
 from typing import Any
 
 from kombu.asynchronous.timer import Entry, to_timestamp
@@ -52,6 +51,7 @@ class Timer(threading.Thread):
         self.not_empty = threading.Condition(self.mutex)
         self.daemon = True
         self.name = f"Timer-{next(self._timer_count)}"
+        self._has_news = False
         self.__is_shutdown = threading.Event()
         self.__is_stopped = threading.Event()
 
@@ -66,6 +66,21 @@ class Timer(threading.Thread):
 
     __next__ = next = _next_entry
 
+    def _wait(self, seconds: float) -> None:
+        """Sleep until there is a new entry, that may be due sooner, or the timer is stopped."""
+        with self.not_empty:
+            if not self._has_news and not self.__is_shutdown.is_set():
+                self.not_empty.wait(seconds)
+            self._has_news = False
+
+    def _wake(self) -> None:
+        # the handler of a signal may run in code that holds the lock; then the thread wakes up by itself
+        if self.mutex.acquire(timeout=0.1):
+            try:
+                self.not_empty.notify_all()
+            finally:
+                self.mutex.release()
+
     def run(self) -> None:
         try:
             self.running = True
@@ -75,7 +90,7 @@ class Timer(threading.Thread):
                 if delay:
                     if self.on_tick:
                         self.on_tick(delay)
-                    sleep(delay)
+                    self._wait(delay)
             try:
                 self.__is_stopped.set()
             except TypeError:  # the interpreter is going down
@@ -89,9 +104,11 @@ class Timer(threading.Thread):
         """End the thread and wait for it."""
         self.__is_shutdown.set()
         if self.running:
+            if threading.current_thread() is self:
+                return  # the loop ends when this entry is done
+            self._wake()
             self.__is_stopped.wait()
-            if threading.current_thread() is not self:
-                self.join(TIMEOUT_MAX)
+            self.join(TIMEOUT_MAX)
             self.running = False
 
     def ensure_started(self) -> None:
@@ -105,6 +122,7 @@ class Timer(threading.Thread):
         self.ensure_started()
         with self.mutex:
             entry = getattr(self.schedule, meth)(*args, **kwargs)
+            self._has_news = True
             self.not_empty.notify()
             return entry
 

@@ -4,7 +4,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -240,6 +240,7 @@ class LimitedSetStory(RuleBasedStateMachine):
 
 
 TestLimitedSetStory = LimitedSetStory.TestCase
+TestLimitedSetStory.settings = settings(max_examples=40, stateful_step_count=25)
 
 
 # -- buffers

@@ -4,7 +4,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery.utils.saferepr import reprstream, saferepr
@@ -24,11 +24,13 @@ def test_recorded_values_give_the_recorded_text():
     assert len(FACTS) > 200
 
 
+@settings(max_examples=60)
 @given(VALUES)
 def test_the_short_way_and_the_long_way_agree(value):
     assert saferepr(value, 1024) == saferepr(value, 1024, seen=set())
 
 
+@settings(max_examples=60)
 @given(VALUES, st.integers(0, 100))
 def test_the_text_is_not_much_longer_than_allowed(value, maxlen):
     # 3 levels of brackets, a suffix at each, and what a cut value is put between; hexadecimal digits double a value
