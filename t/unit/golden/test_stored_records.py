@@ -194,9 +194,7 @@ def test_tables_are_as_recorded(tmp_path):
     app = Celery("golden", broker="memory://", backend=f"db+sqlite:///{tmp_path}/r.db", set_as_current=False)
     backend = app.backend
     with sqlite3.connect(f"{tmp_path}/r.db") as database:
-        statements = {
-            name: sql for name, sql in database.execute("select name, sql from sqlite_master where sql is not null")
-        }
+        statements = dict(database.execute("select name, sql from sqlite_master where sql is not null"))
     database.close()
     backend.session_manager.invalidate(backend.url)
     app.close()
