@@ -274,7 +274,8 @@ def close_open_fds(keep: Iterable[Any] | None = None) -> None:
     kept = sorted({fd for fd in map(_maybe_fileno, keep or ()) if fd is not None})
     low = 0
     for fd in [*kept, get_fdmax(2048)]:
-        os.closerange(low, fd)
+        if low < fd:  # an empty range from 0 closes everything, where Python asks the system for it
+            os.closerange(low, fd)
         low = fd + 1
 
 
