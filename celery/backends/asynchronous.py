@@ -243,6 +243,7 @@ class AsyncBackendMixin:
         on_message: Callable[[Any], Any] | None = None,
         **kwargs: Any,
     ) -> Iterator[None]:
+        self.send_held()  # what a task waits for may be what this thread has stored itself
         return self.result_consumer._wait_for_pending(
             result, timeout=timeout, on_interval=on_interval, on_message=on_message, **kwargs
         )

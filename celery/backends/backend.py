@@ -212,6 +212,9 @@ class Backend(Codec, Outcomes, Chords):
     def defer_confirmations(self) -> None:
         """Allow ``store_result``, in this thread, to return once the command is written; see ``flush``."""
 
+    def send_held(self) -> None:
+        """Send what a store of this thread held back to go with others, without waiting for an answer."""
+
     def flush(self) -> None:
         """Wait until all that this thread stored is confirmed.
 

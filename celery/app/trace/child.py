@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import pickle
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 from celery.protocol.task import ParsedTask, Unreadable, parse_body
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 from celery.utils.failpoints import failpoint
+from celery.utils.inflate import MOST_BYTES, inflate
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
 
@@ -32,6 +34,9 @@ logger = get_logger(__name__)
 
 _MARSHAL, _PICKLE = b"M", b"P"
 _MARSHAL_CODE = _MARSHAL[0]
+
+#: Results of tasks that take less than this wait for each other, to be written together.
+BRIEF_SECONDS = 0.001
 
 #: The state of an answer that says: this message cannot be read at all.
 MALFORMED = "MALFORMED"
@@ -93,11 +98,15 @@ class Runner:
         self.app = app
         self.hostname = hostname
         self._tasks = app.tasks
+        self._most_bytes = app.conf.broker_transport_options.get("max_message_bytes", MOST_BYTES)
         self._accept = prepare_accept_content(app.conf.accept_content)
         self._tracers: dict[str, Any] = {}
         backend = app.backend
         backend.defer_confirmations()
         self._confirm = backend.flush
+        self._send_held = backend.send_held
+        #: Names of tasks that took less than `BRIEF_SECONDS` the last time.
+        self._brief: set[str] = set()
 
     def run(self, data: bytes) -> bytes:
         """Run the request in ``data`` and return its answer; errors of a task are answers, too."""
@@ -117,7 +126,11 @@ class Runner:
         ) = unpack(data)
         failpoint("child.before_run")
         try:
-            args, kwargs, embed = body if decoded else self._decode(body, body_encoding, content_type, content_encoding)
+            if decoded:
+                args, kwargs, embed = body
+            else:
+                compression = headers.get("compression")
+                args, kwargs, embed = self._decode(body, body_encoding, content_type, content_encoding, compression)
         except (DecodeError, ContentDisallowed, InvalidTaskError) as exc:
             return pack((MALFORMED, f"{type(exc).__name__}: {exc}", 0.0))
         request = {
@@ -134,7 +147,14 @@ class Runner:
             tracer = self._tracers.get(name) or self._tracer(name)
         except NotRegistered as exc:
             return pack((FAILURE, pickled(exception_info(exc)), 0.0))
+        brief = self._brief
+        if name not in brief:  # nobody's result waits for a task that may take its time
+            self._send_held()
         result = tracer(task_id, args, kwargs, request)
+        if result.runtime < BRIEF_SECONDS:
+            brief.add(name)
+        else:
+            brief.discard(name)
         failpoint("child.after_effect")
         if is_late:
             self._confirm()
@@ -153,12 +173,20 @@ class Runner:
             logger.error("Results could not be stored: %s", exc)
 
     def _decode(
-        self, body: Any, body_encoding: str, content_type: str | None, content_encoding: str | None
+        self,
+        body: Any,
+        body_encoding: str,
+        content_type: str | None,
+        content_encoding: str | None,
+        compression: str | None,
     ) -> tuple[Any, Any, dict[str, Any]]:
         if body_encoding == "base64":
-            from base64 import b64decode
-
-            body = b64decode(body)
+            try:
+                body = b64decode(body)
+                if compression:  # what is not raw has been decompressed by its transport
+                    body = inflate(body, compression, self._most_bytes)
+            except Exception as exc:  # each compression has errors of its own
+                raise DecodeError(f"the body cannot be decoded: {type(exc).__name__}: {exc}") from exc
         return _checked(loads_body(body, content_type, content_encoding, accept=self._accept))
 
     def _tracer(self, name: str) -> Any:

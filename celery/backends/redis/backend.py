@@ -325,6 +325,11 @@ class RedisBackend(RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendM
             self._local.deferred = deferred
             self._deferred.add(deferred)
 
+    def send_held(self) -> None:
+        deferred = getattr(self._local, "deferred", None)
+        if deferred is not None:
+            deferred.send_held()
+
     def flush(self) -> None:
         deferred = getattr(self._local, "deferred", None)
         if deferred is not None:

@@ -1,4 +1,4 @@
-"""Stores whose confirmations are collected in bulk: written at once, so that waiting clients see them at once."""
+"""Stores of a worker's child: written together while tasks are brief, and confirmed in bulk."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ __all__ = ("Deferred",)
 #: How many confirmations may be outstanding; more are collected without being asked.
 OUTSTANDING_MAX = 256
 
+#: So many bytes are held back at the most.
+HELD_BYTES = 32 * 1024
+
 #: MULTI, SETEX, PUBLISH, EXEC are answered one by one.
 REPLIES_PER_STORE = 4
 
@@ -28,34 +31,55 @@ class Deferred:
     Whatever else the thread asks of Redis goes over the same line, behind what it stored; so it reads what it wrote.
     """
 
-    __slots__ = ("__weakref__", "_open", "_retry", "line", "unconfirmed")
+    __slots__ = ("__weakref__", "_held", "_held_bytes", "_open", "_retry", "line", "unconfirmed")
 
     def __init__(self, open_line: Callable[[], Line], retry: Callable[[Callable[[], Any]], Any]) -> None:
         self._open = open_line
         self._retry = retry
         self.line: Line | None = None
         self.unconfirmed: deque[tuple[bytes, bytes]] = deque()
+        self._held: list[bytes] = []
+        self._held_bytes = 0
 
     def store(self, key: bytes, packet: bytes) -> None:
-        """Write a store; it is kept until Redis has confirmed it."""
-        unconfirmed = self.unconfirmed
-        unconfirmed.append((packet, key))
+        """Take a store; it is kept until Redis has confirmed it.
+
+        It is written by the next `send_held` or `flush`: a child calls these before it waits, and before a task that
+        may take its time.
+        """
+        self.unconfirmed.append((packet, key))
+        self._held.append(packet)
+        self._held_bytes += len(packet)
+        if len(self.unconfirmed) >= OUTSTANDING_MAX:
+            self.flush()
+        elif self._held_bytes >= HELD_BYTES:
+            self.send_held()
+
+    def send_held(self) -> None:
+        """Write what was held back, without waiting for the answer."""
+        if not self._held:
+            return
         line = self.line
         if line is None or line.closed:
             self._retry(self._send_again)
-        else:
-            try:
-                line.send(packet)
-            except Exception:  # the line is closed now
-                self._retry(self._send_again)
-        if len(unconfirmed) >= OUTSTANDING_MAX:
-            self.flush()
+            return
+        data = b"".join(self._held)
+        self._forget_held()
+        try:
+            line.send(data)
+        except Exception:  # the line is closed now
+            self._retry(self._send_again)
+
+    def _forget_held(self) -> None:
+        self._held.clear()
+        self._held_bytes = 0
 
     def _send_again(self) -> Line:
         """Open a line and write again what is not confirmed: a store twice is the same as once."""
         line = self._open()
         if self.unconfirmed:
             line.send(b"".join([packet for packet, _ in self.unconfirmed]))
+        self._forget_held()
         self.line = line
         return line
 
@@ -69,6 +93,7 @@ class Deferred:
             BackendStoreError: Redis refused something; the rest is confirmed.
         """
         if self.unconfirmed:
+            self.send_held()
             refused: list[tuple[bytes, Exception]] = []
             failpoint("store.before_confirm")
             self._retry(lambda: self._collect(refused))
@@ -101,6 +126,7 @@ class Deferred:
             self.line.abandon()
             self.line = None
         self.unconfirmed.clear()
+        self._forget_held()
 
 
 def is_about_the_server(error: Exception) -> bool:
