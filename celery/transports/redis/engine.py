@@ -2,13 +2,13 @@
 
 Hub mode: ``on_readable`` and ``on_tick`` are called by kombu's event loop.  Without a hub ``drain`` waits by itself.
 Either way one thread does it all, but for ``wake``, which any thread may call after an acknowledgement.
+Requests, upkeep and the way without a hub are in files of their own.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -18,15 +18,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from kombu.log import get_logger
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from celery.transports.redis.keeper import Keeper
+from celery.transports.redis.blocking import Blocking
 from celery.transports.redis.lease import Lease
-from celery.transports.redis.recovery import Move, Sweeper, move_calls, sweep
-from celery.transports.redis.resp import ReplyError, bulk, error_for, pack
-from celery.transports.redis.scripts import MOVE, RENEW, RESERVE, RESERVE_ONE_BY_ONE
+from celery.transports.redis.requests import Requests
+from celery.transports.redis.resp import ReplyError, error_for, pack
+from celery.transports.redis.scripts import RESERVE, RESERVE_ONE_BY_ONE
+from celery.transports.redis.upkeep import Upkeep
 from celery.transports.redis.wire import Wire
-from celery.utils.failpoints import failpoint
 
 if TYPE_CHECKING:
     from celery.transports.redis.channel import Channel
@@ -39,14 +38,12 @@ logger = get_logger("celery.transports.redis")
 FLUSH_SECONDS = 0.002
 #: Where the server cannot tell us about new messages we ask: soon at first, then less and less often.
 POLL_SECONDS = (0.010, 0.250)
-RENEW_TAGS_A_CALL = 1000
-_PING = pack(("PING",))
 
 
-class Engine:
+class Engine(Requests, Upkeep, Blocking):
     """One per transport; kombu calls it the transport's ``cycle``."""
 
-    #: kombu's channel asks for these two.
+    #: kombu's channel asks for it.
     _in_protected_read = False
 
     def __init__(self, transport: Any) -> None:
@@ -322,123 +319,6 @@ class Engine:
         while self._alarms and self._alarms[0][0] <= now:
             heappop(self._alarms)[2]()
 
-    # -- requests
-
-    def reserve(self, channel: Channel, static: bytes, size: int, number: int, want: int, done: Any) -> None:
-        """Send the reserve script with all waiting acknowledgements; ``done`` gets the pairs of its reply."""
-        lease, wire = self.lease, self.wire
-        assert lease is not None
-        assert wire is not None
-        acks = lease.take_acks() if lease.acks else []
-        self._acks_in_flight.append(acks)
-        tail = b"%b%b%b" % (static, bulk(number), bulk(want))
-        if acks:
-            failpoint("ack.before_send")
-            tail += b"".join(map(bulk, acks))
-
-        def on_reply(reply: Any) -> None:
-            done(reply)
-            self._settle_acks(reply)
-
-        failpoint("fetch.before_send")
-        wire.run(self.reserve_script, tail, size + 2 + len(acks), on_reply)
-
-    def _settle_acks(self, reply: Any) -> None:
-        lease = self.lease
-        assert lease is not None
-        acks = self._acks_in_flight.popleft()
-        if isinstance(reply, ReplyError):
-            lease.doubt(acks)
-            raise self.refused(reply)
-        if acks:
-            failpoint("ack.after_send")
-        if reply[0] or lease.doubtful:
-            lost = {tag.decode() for tag in reply[0]} - lease.doubtful
-            lease.doubtful.difference_update(acks)
-            if lost:
-                self.report_lost(sorted(lost))
-
-    def send_acks(self) -> None:
-        if self.wire is not None and self.lease is not None and self.lease.acks:
-            head = (0, self.lease.unacked, self.lease.index, self.lease.prefix, 0, 1, 1)
-            static = b"".join(map(bulk, head))
-            self.reserve(self.channels[0] if self.channels else None, static, len(head), 0, 0, _ignore)  # type: ignore[arg-type]
-
-    def _send_marks(self, lease: Lease) -> None:
-        tags = lease.take_marks()
-        if tags:
-            self._send_renewal(lease, tags, started=True)
-
-    def renew(self) -> None:
-        """Extend the lease of everything held here."""
-        lease = self.lease
-        if lease is None or self.wire is None:
-            return
-        lease.renewed_at = monotonic()
-        lease.marks.clear()
-        started, waiting = lease.held()
-        for tags, has_started in ((started, True), (waiting, False)):
-            for start in range(0, len(tags), RENEW_TAGS_A_CALL):
-                self._send_renewal(lease, tags[start : start + RENEW_TAGS_A_CALL], has_started)
-
-    def _send_renewal(self, lease: Lease, tags: list[str], started: bool) -> None:
-        ttl = self.channels[0].lease_ttl if self.channels else 60
-        arguments = (0, lease.unacked, lease.index, ttl, len(tags) if started else 0, *tags)
-        assert self.wire is not None
-        failpoint("renew.before_send")
-        self.wire.run(RENEW, b"".join(map(bulk, arguments)), len(arguments), self._on_renewed)
-
-    def _on_renewed(self, reply: Any) -> None:
-        if isinstance(reply, ReplyError):
-            raise self.refused(reply)
-        lease = self.lease
-        if reply and lease is not None:
-            acked = {*lease.acks, *(tag for acks in self._acks_in_flight for tag in acks)}
-            lost = [tag for tag in (each.decode() for each in reply) if tag not in acked]
-            known = [tag for tag in lost if lease.holds(tag)]
-            lease.forget(known)
-            if known:
-                self.report_lost(known)
-
-    def report_lost(self, tags: list[str]) -> None:
-        """Tell that deliveries were taken from us: their lease had ended, or somebody deleted the record."""
-        self.transport.on_lost_lease(tags)
-
-    def move(self, moves: list[Move]) -> None:
-        """Send moves; what is no longer ours is reported."""
-        lease, wire = self.lease, self.wire
-        if not moves or lease is None or wire is None:
-            return
-
-        def on_moved(reply: Any) -> None:
-            if isinstance(reply, ReplyError):
-                raise self.refused(reply)
-            if reply:
-                self.report_lost([tag.decode() for tag in reply])
-
-        failpoint("move.before_send")
-        for tail, size in move_calls(lease, moves):
-            wire.run(MOVE, tail, size, on_moved)
-        self.wrote({str(move.key).encode() for move in moves})
-
-    def wrote(self, keys: set[bytes]) -> None:
-        """Wake up who reads these lists: the server does not tell us of what we write ourselves."""
-        for channel in self.channels:
-            if not keys.isdisjoint(channel.keys):
-                channel.be_ready()
-
-    def move_or_queue(self, move: Move) -> None:
-        """Send a move, or keep it for the next connection of this process if ours is lost."""
-        if self.wire is not None and not self.is_broken:
-            self.move([move])
-        elif self.lease is not None:
-            self.lease.moves.append(move)
-
-    def keep(self) -> None:
-        """See to it that what is held is renewed although no event loop runs."""
-        if (self.hub is None or self.needs_keeper) and self.lease is not None and self.channels:
-            Keeper.watch(self.lease, self.channels[0].lease_ttl)
-
     # -- news
 
     def _on_push(self, push: Any) -> None:
@@ -473,136 +353,7 @@ class Engine:
         shortest, longest = POLL_SECONDS
         self._poll_seconds = shortest if taken else min(self._poll_seconds * 1.5, longest)
 
-    # -- housekeeping
-
-    def housekeeping(self, now: float) -> None:
-        """Renew, sweep, and check that the server still answers."""
-        if not self.channels or self.is_foreign:
-            return
-        channel = self.channels[0]
-        self._housekeeping_at = now + min(1.0, channel.lease_ttl / 6)
-        self._check_health(now, channel)
-        lease = self.lease
-        if lease is None or self.wire is None:
-            return
-        if now - lease.renewed_at >= channel.lease_ttl / 3:
-            self.renew()
-            for each in self.channels:
-                each.wake_up()  # should the server ever forget to tell us, this does not last
-        if now >= self._sweep_at:
-            self._sweep_at = now + channel.lease_ttl / 4 * random.uniform(0.8, 1.2)
-            self.sweep(channel)
-        for each in list(self.channels):
-            each.maybe_refresh_binding_expiry()
-
-    def sweep(self, channel: Channel) -> None:
-        """Put back what holders that are gone have left."""
-        if self.wire is None or self.lease is None:
-            return
-        sweeper = Sweeper(channel.queues_for, channel.key_for, channel.visibility_timeout, channel.max_redeliveries)
-        failpoint("sweep.before_send")
-        sweep(self.wire, self.lease, sweeper, self._on_swept, self.refused)
-
-    def _on_swept(self, moved: int, aside: list[tuple[str, Any, str]]) -> None:
-        if moved:
-            logger.warning("Put back %d message(s) whose worker is gone", moved)
-        for queue, message, reason in aside:
-            self.transport.on_set_aside(queue, message, reason)
-
-    def _check_health(self, now: float, channel: Channel) -> None:
-        interval = channel.ping_seconds
-        for wire in (self.wire, self.sub):
-            if wire is None or wire.closed:
-                continue
-            silence = now - wire.heard_at
-            if wire.overdue(now) > wire.patience or (wire is self.sub and silence > interval + wire.patience):
-                error = RedisTimeoutError(f"Redis gave no answer for {wire.patience:g} seconds")
-                self.break_off(error)
-                raise error
-            if silence >= interval and not wire.is_busy:
-                if wire is self.sub:
-                    wire.cast(_PING)
-                else:
-                    wire.send(_PING, _ignore)
-
-    # -- without an event loop
-
-    def drain(self, timeout: float | None) -> None:
-        """Wait for at least one message and deliver it.
-
-        Raises:
-            TimeoutError: nothing came within ``timeout`` seconds.
-        """
-        if self.failure is not None:
-            raise self.failure
-        self._is_draining = True
-        try:
-            self._guarded(lambda: self._drain(timeout))
-            if self.lease is not None and self.lease.acks and not any(channel.backlog for channel in self.channels):
-                self.send_acks()
-        finally:
-            self._is_draining = False
-
-    def _drain(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            now = monotonic()
-            if now >= self._housekeeping_at:
-                self.housekeeping(now)
-            delivered = self.turn(limit=1)
-            if self.lease is not None and not self.lease.is_idle:
-                self.keep()
-            if delivered:
-                return
-            if deadline is not None and now >= deadline:
-                raise TimeoutError("timed out")
-            self._wait(now, deadline)
-
-    def _wait(self, now: float, deadline: float | None) -> None:
-        until = self._housekeeping_at or now + 1
-        if self._alarms:
-            until = min(until, self._alarms[0][0])
-        if deadline is not None:
-            until = min(until, deadline)
-        wakers = self._wakers = self._wakers or _wake_pair()
-        wires = [wire for wire in (self.wire, self.sub) if wire is not None]
-        self._is_waiting = True
-        if self.lease is not None and self.lease.acks:
-            until = min(until, max(self._flush_at, now))
-        try:
-            ready = _wait_readable([*(wire.fd for wire in wires), wakers[0].fileno()], max(0.0, until - now))
-        finally:
-            self._is_waiting = False
-        for wire in wires:
-            if wire.fd in ready or wire.has_buffered:
-                wire.receive()
-        if wakers[0].fileno() in ready:
-            wakers[0].recv(4096)
-
-    def wake(self) -> None:
-        """See to it that an acknowledgement leaves soon; any thread may call this."""
-        if self.hub is not None:
-            return  # the next tick comes by itself
-        if not self._is_draining:
-            if not self.is_broken:
-                self._guarded(self.send_acks)
-        elif self._is_waiting and self._wakers is not None:
-            try:
-                self._wakers[1].send(b"\0")
-            except OSError:  # full of wake-ups already
-                pass
-
-    def wait_for_replies(self) -> None:
-        """Return when everything that was sent is answered, or the patience ends."""
-        wire = self.wire
-        if wire is not None and not wire.closed and wire.is_busy:
-            wire.wait(lambda done: wire.send(_PING, done))
-
-    def flush(self) -> None:
-        """Send every waiting acknowledgement now and wait until it is confirmed."""
-        if self.wire is not None and not self.is_broken:
-            self.send_acks()
-            self.wait_for_replies()
+    # -- the end
 
     def close(self) -> None:
         self.unregister()
@@ -626,23 +377,3 @@ class Engine:
 
 def _nothing() -> None:
     """A timer that only makes the loop turn."""
-
-
-def _ignore(reply: Any) -> None:
-    """The reply says nothing that is not known."""
-
-
-def _wake_pair() -> tuple[socket.socket, socket.socket]:
-    pair = socket.socketpair()
-    for end in pair:
-        end.setblocking(False)
-    return pair
-
-
-def _wait_readable(fds: list[int], seconds: float) -> set[int]:
-    if hasattr(select, "poll"):
-        poller = select.poll()
-        for fd in fds:
-            poller.register(fd, select.POLLIN)
-        return {fd for fd, _ in poller.poll(seconds * 1000)}
-    return set(select.select(fds, [], [], seconds)[0])

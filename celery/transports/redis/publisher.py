@@ -22,7 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from celery.transports.redis.errors import MessageTooLarge, publish_error
 from celery.transports.redis.resp import ReplyError, error_for, new_reader, pack
 from celery.transports.redis.wire import open_connection
-from celery.utils.failpoints import failpoint
+from celery.utils.failpoints import failpoint, is_active
 
 __all__ = ("Publisher", "Sender")
 
@@ -30,6 +30,10 @@ __all__ = ("Publisher", "Sender")
 PIECE_BYTES = 262_144
 #: A line that was silent for so long is looked at before it is written to.
 IDLE_SECONDS = 0.1
+
+#: Protections that a test of the tests has switched off.
+_TRUSTS_THE_SOCKET = is_active("unprotect.confirm")
+_SENDS_ANY_SIZE = is_active("unprotect.size")
 
 _generation = 0
 
@@ -105,6 +109,8 @@ class _Line:
         sock = self.sock
         try:
             sock.sendall(data)
+            if _TRUSTS_THE_SOCKET:
+                return [0] * replies
             received = sock.recv(65536)
             if replies == 1 and received[:1] == b":" and received[-2:] == b"\r\n":
                 return [int(received[1:-2])]
@@ -323,7 +329,7 @@ class Publisher:
     @staticmethod
     def _commands(channel: Any, envelope: dict[str, Any], exchange: str, routing_key: str) -> list[bytes]:
         payload = _encode(envelope).encode()
-        if len(payload) > channel.max_message_bytes:
+        if len(payload) > channel.max_message_bytes and not _SENDS_ANY_SIZE:
             raise MessageTooLarge(len(payload), channel.max_message_bytes)
         if not exchange:
             if routing_key not in channel._expires:

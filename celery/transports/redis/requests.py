@@ -1,0 +1,140 @@
+"""The engine's requests: reserve, acknowledge, renew, move; each with what its reply means."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from celery.transports.redis.keeper import Keeper
+from celery.transports.redis.lease import Lease
+from celery.transports.redis.recovery import Move, move_calls
+from celery.transports.redis.resp import ReplyError, bulk
+from celery.transports.redis.scripts import MOVE, RENEW
+from celery.utils.failpoints import failpoint
+
+__all__ = ("Requests", "ignore")
+
+RENEW_TAGS_A_CALL = 1000
+
+
+class Requests:
+    """Part of an engine."""
+
+    def reserve(self: Any, channel: Any, static: bytes, size: int, number: int, want: int, done: Any) -> None:
+        """Send the reserve script with all waiting acknowledgements; ``done`` gets the pairs of its reply."""
+        lease, wire = self.lease, self.wire
+        assert lease is not None
+        assert wire is not None
+        acks = lease.take_acks() if lease.acks else []
+        self._acks_in_flight.append(acks)
+        tail = b"%b%b%b" % (static, bulk(number), bulk(want))
+        if acks:
+            failpoint("ack.before_send")
+            tail += b"".join(map(bulk, acks))
+
+        def on_reply(reply: Any) -> None:
+            done(reply)
+            self._settle_acks(reply)
+
+        failpoint("fetch.before_send")
+        wire.run(self.reserve_script, tail, size + 2 + len(acks), on_reply)
+
+    def _settle_acks(self: Any, reply: Any) -> None:
+        lease = self.lease
+        assert lease is not None
+        acks = self._acks_in_flight.popleft()
+        if isinstance(reply, ReplyError):
+            lease.doubt(acks)
+            raise self.refused(reply)
+        if acks:
+            failpoint("ack.after_send")
+        if reply[0] or lease.doubtful:
+            lost = {tag.decode() for tag in reply[0]} - lease.doubtful
+            lease.doubtful.difference_update(acks)
+            if lost:
+                self.report_lost(sorted(lost))
+
+    def send_acks(self: Any) -> None:
+        if self.wire is not None and self.lease is not None and self.lease.acks:
+            head = (0, self.lease.unacked, self.lease.index, self.lease.prefix, 0, 1, 1)
+            static = b"".join(map(bulk, head))
+            self.reserve(self.channels[0] if self.channels else None, static, len(head), 0, 0, ignore)  # type: ignore[arg-type]
+
+    def _send_marks(self: Any, lease: Lease) -> None:
+        tags = lease.take_marks()
+        if tags:
+            self._send_renewal(lease, tags, started=True)
+
+    def renew(self: Any) -> None:
+        """Extend the lease of everything held here."""
+        lease = self.lease
+        if lease is None or self.wire is None:
+            return
+        lease.renewed_at = monotonic()
+        lease.marks.clear()
+        started, waiting = lease.held()
+        for tags, has_started in ((started, True), (waiting, False)):
+            for start in range(0, len(tags), RENEW_TAGS_A_CALL):
+                self._send_renewal(lease, tags[start : start + RENEW_TAGS_A_CALL], has_started)
+
+    def _send_renewal(self: Any, lease: Lease, tags: list[str], started: bool) -> None:
+        ttl = self.channels[0].lease_ttl if self.channels else 60
+        arguments = (0, lease.unacked, lease.index, ttl, len(tags) if started else 0, *tags)
+        assert self.wire is not None
+        failpoint("renew.before_send")
+        self.wire.run(RENEW, b"".join(map(bulk, arguments)), len(arguments), self._on_renewed)
+
+    def _on_renewed(self: Any, reply: Any) -> None:
+        if isinstance(reply, ReplyError):
+            raise self.refused(reply)
+        lease = self.lease
+        if reply and lease is not None:
+            acked = {*lease.acks, *(tag for acks in self._acks_in_flight for tag in acks)}
+            lost = [tag for tag in (each.decode() for each in reply) if tag not in acked]
+            known = [tag for tag in lost if lease.holds(tag)]
+            lease.forget(known)
+            if known:
+                self.report_lost(known)
+
+    def report_lost(self: Any, tags: list[str]) -> None:
+        """Tell that deliveries were taken from us: their lease had ended, or somebody deleted the record."""
+        self.transport.on_lost_lease(tags)
+
+    def move(self: Any, moves: list[Move]) -> None:
+        """Send moves; what is no longer ours is reported."""
+        lease, wire = self.lease, self.wire
+        if not moves or lease is None or wire is None:
+            return
+
+        def on_moved(reply: Any) -> None:
+            if isinstance(reply, ReplyError):
+                raise self.refused(reply)
+            if reply:
+                self.report_lost([tag.decode() for tag in reply])
+
+        failpoint("move.before_send")
+        for tail, size in move_calls(lease, moves):
+            wire.run(MOVE, tail, size, on_moved)
+        self.wrote({str(move.key).encode() for move in moves})
+
+    def wrote(self: Any, keys: set[bytes]) -> None:
+        """Wake up who reads these lists: the server does not tell us of what we write ourselves."""
+        for channel in self.channels:
+            if not keys.isdisjoint(channel.keys):
+                channel.be_ready()
+
+    def move_or_queue(self: Any, move: Move) -> None:
+        """Send a move, or keep it for the next connection of this process if ours is lost."""
+        if self.wire is not None and not self.is_broken:
+            self.move([move])
+        elif self.lease is not None:
+            self.lease.moves.append(move)
+
+    def keep(self: Any) -> None:
+        """See to it that what is held is renewed although no event loop runs."""
+        if (self.hub is None or self.needs_keeper) and self.lease is not None and self.channels:
+            Keeper.watch(self.lease, self.channels[0].lease_ttl)
+
+
+def ignore(reply: Any) -> None:
+    """The reply says nothing that is not known."""
