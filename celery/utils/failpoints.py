@@ -5,9 +5,10 @@ Entries are separated by ``;``, options of an entry by ``,``::
 
     fetch.after_lease=kill,p=0.1,seed=7;ack.before_send=sleep:0.5,count=3,skip=10
 
-Actions: ``kill`` (SIGKILL to this process), ``killgroup`` (to its process group), ``exit:STATUS``, ``raise``
-(:exc:`FailpointError`), ``sleep:SECONDS``, ``stop`` (SIGSTOP to this process), ``off``.
-Options: ``p`` probability, ``seed`` of the dice, ``count`` how often at most, ``skip`` how many to let pass first.
+Actions: ``kill`` (SIGKILL to this process), ``killparent``, ``killchildren``, ``killgroup`` (its process group),
+``exit:STATUS``, ``raise`` (:exc:`FailpointError`), ``sleep:SECONDS``, ``stop`` and ``stopchildren`` (SIGSTOP), ``off``.
+Options: ``p`` probability, ``seed`` of the dice, ``count`` how often at most, ``skip`` how many to let pass first,
+``delay`` seconds before it acts, ``once`` a file: it acts in one process only, the first that can make this file.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ class FailpointError(RuntimeError):
 class _Trap:
     """One armed place."""
 
-    __slots__ = ("act", "dice", "left", "probability", "skip")
+    __slots__ = ("act", "delay", "dice", "left", "once", "probability", "skip")
 
     def __init__(self, act: Callable[[], None], options: Mapping[str, str]) -> None:
         self.act = act
         self.probability = float(options.get("p", "1"))
         self.left = int(options["count"]) if "count" in options else -1
         self.skip = int(options.get("skip", "0"))
+        self.delay = float(options.get("delay", "0"))
+        self.once = options.get("once")
         self.dice = random.Random(int(options["seed"])) if "seed" in options else random.Random()
 
     def visit(self) -> None:
@@ -45,8 +48,33 @@ class _Trap:
             return
         if self.left == 0 or (self.probability < 1 and self.dice.random() >= self.probability):
             return
+        if self.once is not None and not _make_file(self.once):
+            return
         self.left -= 1
+        if self.delay:
+            time.sleep(self.delay)
         self.act()
+
+
+def _make_file(path: str) -> bool:
+    """Return whether there was no such file until now."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _signal_children(signum: int) -> None:
+    """Send a signal to all processes that this one has started (Linux)."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        if parent == os.getpid():
+            os.kill(int(name), signum)
 
 
 def _action(name: str, text: str) -> Callable[[], None]:
@@ -58,6 +86,9 @@ def _action(name: str, text: str) -> Callable[[], None]:
 
     actions: dict[str, Callable[[], None]] = {
         "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "killparent": lambda: os.kill(os.getppid(), signal.SIGKILL),
+        "killchildren": lambda: _signal_children(signal.SIGKILL),
+        "stopchildren": lambda: _signal_children(signal.SIGSTOP),
         "killgroup": lambda: os.killpg(os.getpgid(0), signal.SIGKILL),
         "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
         "exit": lambda: os._exit(int(argument or 1)),

@@ -36,6 +36,7 @@ from celery.exceptions import (
     WorkerLostError,
 )
 from celery.states import IGNORED, REJECTED, SUCCESS
+from celery.utils.failpoints import is_active
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
@@ -55,6 +56,9 @@ task_accepted = state.task_accepted
 task_ready = state.task_ready
 revoked_tasks = state.revoked
 revoked_stamps = state.revoked_stamps
+
+#: Whether a test of the tests has switched this protection off.
+_DROPS_WAITING = is_active("unprotect.return")
 
 
 class Request:
@@ -476,7 +480,10 @@ class Request:
         task_ready(self)
         if not self.acknowledged:
             self.acknowledged = True
-            self._on_reject(logger, self._connection_errors, True)
+            if _DROPS_WAITING:
+                self._on_ack(logger, self._connection_errors)
+            else:
+                self._on_reject(logger, self._connection_errors, True)
 
     def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
         """Hand this request to ``pool``.
@@ -627,23 +634,29 @@ class Request:
             self.acknowledge()
             return False
         if is_lost and task.reject_on_worker_lost:
-            self._requeue_lost()
-            return True
+            return self._requeue_lost(exc)
         if task.acks_on_failure:
             self.acknowledge()
         else:
             self.reject(requeue=False)
         return False
 
-    def _requeue_lost(self) -> None:
-        """Put the message back because its process was lost; a transport that can counts how often."""
+    def _requeue_lost(self, exc: BaseException) -> bool:
+        """Put the message back because its process was lost; false if that has happened too often.
+
+        A transport that can counts the losses, and sets the message aside at last.
+        """
         requeue = getattr(self._message, "requeue_lost", None)
         if requeue is None or self.acknowledged:
             self.reject(requeue=True)
-            return
+            return True
         self.acknowledged = True
-        requeue()
-        self.send_event("task-rejected", requeue=True)
+        reason = requeue(str(exc))
+        self.send_event("task-rejected", requeue=reason is None)
+        if reason is not None:
+            logger.error("Task %s is set aside: %s", self.humaninfo(), reason)
+            exc.args = (reason,)
+        return reason is None
 
     def _retry_lost(self, exc: BaseException) -> bool:
         """Send the task again if it asks for that after the loss of its process; true if that was done."""

@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING
 
 from celery.concurrency.processes.child import Child
 from celery.concurrency.processes.page import DONE, RUNNING, SOFT_RAISED, SOFT_TARGET, STARTED_AT, TERMINATED_BY
+from celery.utils.failpoints import is_active
 
 if TYPE_CHECKING:
     from celery.abc import Job
     from celery.concurrency.processes.supervisor import Supervisor
 
 __all__ = ("Limits",)
+
+#: Whether a test of the tests has switched this protection off.
+_HAS_NO_LIMITS = is_active("unprotect.limits")
+
+#: A signal that comes just before a task enters a blocking system call is not seen until that returns: send another.
+REPEAT_SECONDS = 1.0
 
 
 class Limits:
@@ -37,7 +44,7 @@ class Limits:
 
     def note(self, child: Child, number: int, job: Job) -> None:
         """Watch frame ``number`` of ``child``."""
-        hard, soft = self.of(job)
+        hard, soft = (None, None) if _HAS_NO_LIMITS else self.of(job)
         if hard is not None or soft is not None:
             child.limits[number] = hard, soft
             self._look_at(monotonic() + min(hard or math.inf, soft or math.inf))
@@ -74,9 +81,10 @@ class Limits:
                 self.kill(child, number, hard)
                 return due_at
             due_at = min(due_at, began + hard)
-        if soft is not None and counters[SOFT_TARGET] != number:
+        if soft is not None and counters[SOFT_RAISED] != number:
             if now >= began + soft:
                 self.raise_soft(child, number)
+                due_at = min(due_at, now + REPEAT_SECONDS)
             else:
                 due_at = min(due_at, began + soft)
         return due_at

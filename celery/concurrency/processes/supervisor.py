@@ -32,6 +32,7 @@ from celery.concurrency.processes.limits import Limits
 from celery.concurrency.processes.pace import SHORT_SECONDS, Pace
 from celery.concurrency.processes.page import DONE, RUNNING, SOFT_RAISED, STARTED_AT
 from celery.concurrency.processes.roster import Roster, logger
+from celery.utils.failpoints import failpoint, is_active
 
 if TYPE_CHECKING:
     from celery.abc import Job
@@ -47,6 +48,9 @@ LOOK_SECONDS = 0.005
 
 #: A job that has run for this long is not short, whatever its name did before.
 LONG_SECONDS = 2 * SHORT_SECONDS
+
+#: Whether a test of the tests has switched this protection off.
+_FORGETS_UNSTARTED = is_active("unprotect.redispatch")
 
 
 class Supervisor(Roster):
@@ -244,9 +248,13 @@ class Supervisor(Roster):
             self.look_soon()
 
     def _push(self, child: Child) -> None:
+        failpoint("pool.before_dispatch")
         if not child.flights and not child.waiting:
             self._rest(child)  # what it was to get had been revoked
-        elif not child.push() and child.unsent_fd < 0:
+            return
+        is_sent = child.push()
+        failpoint("pool.after_dispatch")
+        if not is_sent and child.unsent_fd < 0:
             child.open_unsent_fd()
             if self.hub is not None:
                 self.hub.add_writer(child.unsent_fd, self.on_writable, child)
@@ -381,7 +389,7 @@ class Supervisor(Roster):
         if self.is_closing:
             for job in jobs:
                 tell(job.on_dropped)
-        else:
+        elif not _FORGETS_UNSTARTED:
             self.backlog.extendleft(reversed(jobs))
 
     def on_drain(self, child: Child) -> None:

@@ -14,8 +14,9 @@ from kombu.utils.encoding import safe_repr
 
 from celery import signals
 from celery.app.task import Context
-from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.exceptions import InvalidTaskError, NotRegistered, WorkerLostError
 from celery.protocol.task import Unreadable, is_v2, parse, parse_headers
+from celery.transports.message import STARTED_LOSSES, Message
 from celery.utils.log import get_logger
 from celery.utils.text import truncate
 
@@ -192,6 +193,20 @@ class Receiver:
         except Exception as error:
             logger.error("The failure of task %s could not be stored: %r", task_id, error)
         signals.task_unknown.send(sender=consumer, message=message, exc=exc, name=name, id=task_id)
+
+    def on_set_aside(self, envelope: Any, reason: str) -> None:
+        """Store the failure of a task whose message its transport has set aside: it lost its worker too often."""
+        if not isinstance(envelope, dict) or not envelope["headers"].get(STARTED_LOSSES):
+            return
+        headers = envelope["headers"]
+        task_id, task = headers.get("id"), self.consumer.app.tasks.get(headers.get("task"))
+        if not isinstance(task_id, str) or task is None or task.ignore_result or headers.get("ignore_result"):
+            return
+        try:
+            message = Message(envelope)
+            task.backend.mark_as_failure(task_id, WorkerLostError(reason), request=_context(message, None))
+        except Exception as error:
+            logger.error("The failure of task %s could not be stored: %r", task_id, error)
 
     def _describe(self, message: Any, body: Any) -> str:
         return (
