@@ -263,6 +263,7 @@ class RedisBackend(RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendM
         deferred = getattr(self._local, "deferred", None)
         if deferred is not None:
             deferred.store(key, packet)
+            deferred.send_held()
         else:
             self.ensure(self._exchange, (partial(_store, packet=packet),), **retry_policy)
 
@@ -284,9 +285,11 @@ class RedisBackend(RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendM
         return b"%b%b*3\r\n$7\r\nPUBLISH\r\n%b%b%b" % (_MULTI, setting, packed_key, packed_value, _EXEC)
 
     def _set_with_state(self, key: Any, value: Any, state: str) -> Any:
-        if state == states.FAILURE and self.failure_expires is not None:
-            return self.set(key, value, expires=self.failure_expires)
-        return self.set(key, value)
+        expires = self.failure_expires if state == states.FAILURE else None
+        deferred = getattr(self._local, "deferred", None)
+        if deferred is None or state not in states.READY_STATES:  # a state on the way is of use at once or never
+            return self.set(key, value, expires=expires)
+        return deferred.store(key, self._store_packet(key, value, self.expires if expires is None else expires))
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any

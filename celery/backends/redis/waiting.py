@@ -122,6 +122,7 @@ class Waiting:
                 waiting.setdefault(self.get_key_for_task(result.id), []).append(result)
         if not waiting:
             return
+        self.send_held()  # it may be what this thread has stored itself
         wait = Wait(self, [*waiting, *self._keys_of_pending()], timeout)
         slice_seconds = None if on_interval is None else max(LOOK_AROUND_MIN, interval or 0.5)
         try:

@@ -121,6 +121,13 @@ def request_of(task_id, **fields):
     return SimpleNamespace(**{**known, **fields})
 
 
+def wait_for_key(client, key):
+    deadline = time.monotonic() + 5
+    while not client.exists(key):
+        assert time.monotonic() < deadline, f"{key} did not appear"
+        time.sleep(0.001)
+
+
 def done(app, task_id, value=1, **fields):
     app.backend.mark_as_done(task_id, value, request=request_of(task_id, **fields))
 
@@ -317,14 +324,27 @@ def test_a_success_that_comes_between_look_and_write_is_kept(app, monkeypatch):
 def test_deferred_stores_are_visible_before_they_are_confirmed(app, client):
     app.backend.defer_confirmations()
     done(app, "t", 5)
-    deadline = time.monotonic() + 5
-    while client.get("celery-task-meta-t") is None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    app.backend.send_held()
+    wait_for_key(client, "celery-task-meta-t")
 
     assert len(app.backend._local.deferred.unconfirmed) == 1
     assert json.loads(client.get("celery-task-meta-t"))["result"] == 5
     app.backend.flush()
     assert len(app.backend._local.deferred.unconfirmed) == 0
+
+
+def test_a_state_on_the_way_is_never_held_back(app, client):
+    app.backend.defer_confirmations()
+    app.backend.store_result("t", {"done": 1}, "PROGRESS", request=request_of("t"))
+    wait_for_key(client, "celery-task-meta-t")
+    app.backend.flush()
+
+
+def test_a_thread_hears_of_what_it_holds_back_itself(app):
+    app.backend.defer_confirmations()
+    done(app, "t", 5)
+
+    assert app.AsyncResult("t").get(timeout=5) == 5
 
 
 def test_a_thread_reads_what_it_deferred(app):
