@@ -25,7 +25,7 @@ from celery.utils.log import worker_logger as logger
 from celery.utils.nodenames import default_nodename, worker_direct
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from celery.utils.text import str_to_list
-from celery.utils.threads import default_socket_timeout
+from celery.utils.threads import bound_open_broker_sockets, default_socket_timeout
 from celery.worker import loops, state
 
 try:
@@ -80,6 +80,7 @@ class WorkController:
     pidlock: Any = None
     blueprint: Any = None
     pool: Any = None
+    consumer: Any = None
     #: Upstream: pools that counted their slots with it; ours count their own.
     semaphore: Any = None
     #: What `start` leaves for ``sys.exit``; ``None`` for a clean end.
@@ -355,18 +356,20 @@ class WorkController:
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
         """Warm shutdown: what runs is finished, what waits goes back to the broker."""
         self._note_exitcode(exitcode)
-        if self.blueprint.state == bootsteps.RUN:
+        if in_sighandler:
             self.signal_consumer_close()
-            if not in_sighandler or self.pool.signal_safe:
-                self._shutdown(warm=True)
+            return
+        if self.blueprint.state == bootsteps.RUN:
+            self._shutdown(warm=True)
         self._say_stopped()
 
     def terminate(self, in_sighandler: bool = False) -> None:
         """Cold shutdown: what runs is ended."""
+        if in_sighandler:
+            state.should_terminate = self.exitcode or 0
+            return
         if self.blueprint.state != bootsteps.TERMINATE:
-            self.signal_consumer_close()
-            if not in_sighandler or self.pool.signal_safe:
-                self._shutdown(warm=False)
+            self._shutdown(warm=False)
         self._say_stopped()
 
     def _note_exitcode(self, exitcode: Any) -> None:
@@ -377,11 +380,9 @@ class WorkController:
         signals.worker_shutdown.send(sender=self)
 
     def signal_consumer_close(self) -> None:
-        """Make the consumer's loop end; safe to call in a signal handler."""
-        try:
-            self.consumer.blueprint.state = bootsteps.CLOSE
-        except AttributeError:  # there is none yet
-            pass
+        """Make the loop end, and the worker stop after it; safe to call in a signal handler or from another thread."""
+        if state.should_stop is None:
+            state.should_stop = self.exitcode or 0
 
     def _shutdown(self, warm: bool = True) -> None:
         if self.blueprint is None:
@@ -392,15 +393,15 @@ class WorkController:
             self._stop_taking()
             if warm:
                 self._finish_running()
-            elif getattr(self, "consumer", None) is not None:
-                self.consumer.cancel_active_requests()
+            elif self.consumer is not None:
+                self.consumer.give_up_requests()
+            bound_open_broker_sockets(getattr(self.consumer, "connection", None), SHUTDOWN_SOCKET_TIMEOUT)
             self.blueprint.stop(self, terminate=not warm)
             self.blueprint.join()
 
     def _stop_taking(self) -> None:
         """Take no more messages.  The connection stays, for acknowledgements and heartbeats."""
-        consumer = getattr(self, "consumer", None)
-        task_consumer = getattr(consumer, "task_consumer", None)
+        task_consumer = getattr(self.consumer, "task_consumer", None)
         if task_consumer is None:
             return
         try:
@@ -417,7 +418,7 @@ class WorkController:
         self._turn_until(lambda: not self.pool.in_flight or state.should_terminate is not None)
 
     def _drop_waiting(self) -> None:
-        drop = getattr(getattr(self, "consumer", None), "_drop_waiting", None)
+        drop = getattr(self.consumer, "_drop_waiting", None)
         if drop is not None:
             drop()
 

@@ -207,6 +207,7 @@ class Consumer:
     def connect(self) -> Any:
         """Return a connection to consume from, established; the hub listens to it."""
         connection = self.connection_for_read(heartbeat=self.amqheartbeat)
+        self._hear_of_dead_letters(connection.transport)
         if self.hub:
             connection.transport.register_with_event_loop(connection.connection, self.hub)
             renew_in_thread = getattr(connection.transport, "renew_in_thread", None)
@@ -299,6 +300,18 @@ class Consumer:
     def set_aside(self, message: Any, reason: str) -> None:
         """Take ``message`` from its queue and keep it, with the reason, where people can look at it."""
         dead_letter(message, reason)
+
+    def _hear_of_dead_letters(self, transport: Any) -> None:
+        """Let ``transport`` tell of what it sets aside by itself, so that the failure is stored."""
+        say = getattr(transport, "on_set_aside", None)
+        if say is None:
+            return
+
+        def on_set_aside(queue: str, message: Any, reason: str) -> None:
+            say(queue, message, reason)
+            self._receiver.on_set_aside(message, reason)
+
+        transport.on_set_aside = on_set_aside
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._receiver.on_unknown_message(body, message)

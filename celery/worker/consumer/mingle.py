@@ -62,7 +62,8 @@ class Mingle(bootsteps.StartStopStep):
         except Exception as exc:  # the connection may be lost again already: the next one says hello, too
             logger.debug("mingle: no answers: %r", exc)
         else:
-            c.call_soon(self._learn, c, replies)
+            if replies:
+                c.call_soon(self._learn, c, replies)
 
     def send_hello(self, c: Any) -> dict[str, Any]:
         """Return what the other nodes answer."""

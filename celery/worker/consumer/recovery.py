@@ -22,6 +22,10 @@ logger = get_logger(__name__)
 
 CONNECTION_FAILED = "consumer: Cannot connect to %s: %s.\n%s\n"
 NEXT_ATTEMPT = "Trying again in {when:.2f} seconds... ({retries}/{max_retries})"
+CHANNEL_CLOSED = (
+    "consumer: The broker closed the channel because a task took longer to acknowledge its message than it allows "
+    "(`consumer_timeout` of RabbitMQ; raise it, or acknowledge early). The task goes on and is not run twice here. (%s)"
+)
 CONNECTION_LOST = "consumer: Connection to broker lost. Trying to re-establish the connection... (%s)"
 
 #: A connection that lived longer than this many seconds is no sign of trouble.
@@ -160,7 +164,8 @@ class Recovery:
         logger.error(CONNECTION_FAILED, self.consumer.conninfo.as_uri(), exc, "Trying to reconnect...")
 
     def on_error_after_connected(self, exc: Exception) -> None:
-        logger.warning(CONNECTION_LOST, _name_of(exc))
+        is_late = any(text in str(exc) for text in LATE_ACKNOWLEDGEMENT)
+        logger.warning(CHANNEL_CLOSED if is_late else CONNECTION_LOST, _name_of(exc))
         logger.debug("Connection error: %s", exc)
         if self.consumer.app.conf.worker_cancel_long_running_tasks_on_connection_loss:
             self.consumer.cancel_active_requests()

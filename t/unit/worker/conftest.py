@@ -28,7 +28,9 @@ def wait_until(claim, seconds=PATIENCE):
 @pytest.fixture
 def app():
     app = Celery(f"unit{uuid.uuid4().hex[:6]}", broker="memory://", backend="cache+memory://", set_as_current=False)
-    app.conf.update(task_default_queue=f"q-{uuid.uuid4().hex[:8]}", broker_transport_options={"polling_interval": 0.005})
+    app.conf.update(
+        task_default_queue=f"q-{uuid.uuid4().hex[:8]}", broker_transport_options={"polling_interval": 0.005}
+    )
     yield app
     app.close()
 
