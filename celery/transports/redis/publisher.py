@@ -272,7 +272,9 @@ class Publisher:
         envelope = self._envelope(
             channel, body, headers, properties, content_type, content_encoding, exchange, routing_key
         )
-        self._execute(channel, self._commands(channel, envelope, exchange, routing_key))
+        commands = self._commands(channel, envelope, exchange, routing_key)
+        if commands:  # else no queue is bound that takes it: as with kombu, and any AMQP broker, it is dropped
+            self._execute(channel, commands)
 
     def publish_many(self, messages: Iterable[Sequence[Any]]) -> None:
         """Send messages, each a tuple of the arguments of ``publish`` in their order, in one pipeline.

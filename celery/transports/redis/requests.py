@@ -111,11 +111,13 @@ class Requests:
                 raise self.refused(reply)
             if reply:
                 self.report_lost([tag.decode() for tag in reply])
+            # Not before: a script that the server did not know is sent again, after what was sent meanwhile.
+            self.wrote(keys)
 
+        keys = {str(move.key).encode() for move in moves}
         failpoint("move.before_send")
         for tail, size in move_calls(lease, moves):
             wire.run(MOVE, tail, size, on_moved)
-        self.wrote({str(move.key).encode() for move in moves})
 
     def wrote(self: Any, keys: set[bytes]) -> None:
         """Wake up who reads these lists: the server does not tell us of what we write ourselves."""

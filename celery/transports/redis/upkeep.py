@@ -57,6 +57,8 @@ class Upkeep:
     def _on_swept(self: Any, moved: int, aside: list[tuple[str, Any, str]]) -> None:
         if moved:
             logger.warning("Put back %d message(s) whose worker is gone", moved)
+            for channel in self.channels:
+                channel.be_ready()  # nobody tells us of our own writes
         for queue, message, reason in aside:
             self.transport.on_set_aside(queue, message, reason)
 

@@ -81,6 +81,15 @@ def test_named_exchanges_of_every_type_are_routed(server, publisher, connect):
     }  # fmt: skip
 
 
+def test_a_message_that_no_queue_takes_is_dropped_at_once(server, publisher):
+    publisher.declare(kombu.Queue("q", kombu.Exchange("x"), routing_key="k"))
+    began = time.monotonic()
+    publisher.publish(*MESSAGE, "x", "other")
+    publisher.publish_many([(*MESSAGE, "x", "other")])
+    assert time.monotonic() - began < 1
+    assert server.client().llen("q") == 0
+
+
 def test_a_new_binding_is_seen(server, publisher, peer):
     publisher.declare(kombu.Queue("q1", kombu.Exchange("x"), routing_key="k"))
     publisher.publish(*MESSAGE, "x", "k")
