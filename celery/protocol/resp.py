@@ -95,9 +95,11 @@ class PlainReader:
         if kind == b"|":  # attributes of the reply that follows: nothing we use
             self._many(int(rest) * 2)
             return self._parse()
-        return {b"_": lambda: None, b"#": lambda: rest == b"t", b",": lambda: float(rest), b"(": lambda: int(rest)}[
-            kind
-        ]()
+        if kind == b"#":
+            return rest == b"t"
+        if kind == b",":
+            return float(rest)
+        return int(rest) if kind == b"(" else None
 
     def _blob(self, kind: bytes, length: int) -> Any:
         if length < 0:

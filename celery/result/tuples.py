@@ -47,7 +47,7 @@ def parents_of(result: Any) -> list[Any]:
 
 def with_parents(result: Any) -> tuple[Any, Any]:
     """Return the head of a tuple: ``(id, parent tuple or None)``."""
-    head = None
+    head: tuple[Any, Any] | None = None
     for ancestor in reversed(parents_of(result)):
         head = ((ancestor.id, head), ancestor._members_as_tuples())
     return result.id, head
