@@ -175,7 +175,7 @@ class TaskPool(JobPool):
 
     def on_terminate(self) -> None:
         """Kill the processes; the jobs that they ran are lost."""
-        self._pool.terminate(platforms.signals.signum(TERM_SIGNAME))
+        self._pool.terminate(_signal_number(TERM_SIGNAME))
 
     def terminate_job(self, pid: int | Job, signal: Any = None) -> bool:
         """End the job that runs in ``pid``, or a given job; returns whether there was anything to end.
@@ -185,7 +185,7 @@ class TaskPool(JobPool):
         child = self._pool.children.get(pid) if isinstance(pid, int) else self._pool.child_with(pid)
         if child is None or (not isinstance(pid, int) and child.flights[0][1] is not pid):
             return False
-        return self._pool.limits.end(child, platforms.signals.signum(signal or TERM_SIGNAME))
+        return self._pool.limits.end(child, _signal_number(signal or TERM_SIGNAME))
 
     def grow(self, n: int = 1) -> None:
         """Add ``n`` processes."""
@@ -234,6 +234,11 @@ class TaskPool(JobPool):
             "timeouts": [limits.soft or 0, limits.hard or 0],
             "writes": _write_stats([child.sent for child in children], sum(not child.is_idle for child in children)),
         }
+
+
+def _signal_number(signal: Any) -> int:
+    """Return the number of a signal given as number or name; a plain one, for it is shown to users."""
+    return int(platforms.signals.signum(signal))
 
 
 def _write_stats(counts: list[int], active: int) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class TaskPool(JobPool):
         self._mailbox.deliver()
 
     def _run(self, job: Job) -> None:
+        self._check_job(job)
         try:
             frame = job.frame()
         except Exception as error:

@@ -33,6 +33,10 @@ logger = get_logger(__name__)
 REPORT_AFTER = 0.002
 
 
+#: There is no job just now.
+NOTHING = object()
+
+
 class ApplyResult:
     """The handle on a callable that `TaskPool.apply_async` returns."""
 
@@ -90,6 +94,7 @@ class TaskPool(JobPool):
         backlog, ready = self._backlog, self._ready
         while backlog and len(ready) + len(self._running) < 2 * self.limit:
             job = backlog.popleft()
+            self._check_job(job)
             try:
                 frame = job.frame()
             except Exception as error:
@@ -100,9 +105,8 @@ class TaskPool(JobPool):
                 continue
             with self._wanted:
                 ready.append((job, frame))
-                if self._idle:
-                    self._wanted.notify()
-                elif len(self._threads) < self.limit:
+                self._wanted.notify()
+                if len(ready) > self._idle and len(self._threads) < self.limit:
                     self._start_thread()
 
     def withdraw(self, job: Job) -> bool:
@@ -143,9 +147,12 @@ class TaskPool(JobPool):
             ended.clear()
 
         while True:
-            if ended and (not self._ready or monotonic() - since > REPORT_AFTER):
+            if ended and monotonic() - since > REPORT_AFTER:
                 report()
-            entry = self._next()
+            entry = self._next(waits=not ended)
+            if entry is NOTHING:
+                report()
+                continue
             if entry is None:
                 report()
                 return
@@ -164,9 +171,12 @@ class TaskPool(JobPool):
             raise RuntimeError("This pool was made without a runner, it takes callables only")
         return self.make_runner()
 
-    def _next(self) -> tuple[Job, bytes] | None:
+    def _next(self, waits: bool) -> Any:
+        """Take what is to be done next: a job with its frame, or ``None`` for the end."""
         with self._wanted:
             while not self._ready:
+                if not waits:
+                    return NOTHING
                 self._idle += 1
                 try:
                     self._wanted.wait()

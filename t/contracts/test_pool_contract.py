@@ -202,6 +202,22 @@ def test_a_start_is_told_while_the_job_runs(any_pool):
     assert time.monotonic() - job.started_at < 0.4
 
 
+def test_as_many_jobs_run_at_once_as_the_pool_is_large(any_pool):
+    house = any_pool(2).ready()
+    if house.kind == "solo":
+        pytest.skip("solo runs one at a time")
+    for _ in range(10):
+        jobs = [Job("sleep 0.05", name="long") for _ in range(2)]
+        house.run(*jobs)
+        assert abs(jobs[0].started_at - jobs[1].started_at) < 0.04
+
+
+def test_a_success_is_told_though_another_thread_took_the_next_job(any_pool):
+    house = any_pool(2)
+    for _ in range(100):
+        house.run(Job(), Job(), Job())
+
+
 def test_large_frames_and_answers_pass(any_pool):
     big, echo = Job("big 3000000"), Job("echo " + "y" * 3_000_000)
     any_pool().run(big, echo)
@@ -373,6 +389,23 @@ def test_threads_promise_no_limits(build):
     assert not traits.kills_tasks
 
 
+@pytest.mark.parametrize("kind", ["threads", "solo"])
+def test_limits_that_cannot_be_enforced_are_warned_of_once(build, kind, caplog):
+    house = build(kind, timeout=60)
+    house.run(*[Job(hard=9.0, name="limited") for _ in range(3)])
+    warnings = [record.getMessage() for record in caplog.records]
+
+    assert len(warnings) == 2
+    assert "The pool has a hard time limit of 60 s" in warnings[0]
+    assert "limited has a hard time limit of 9.0 s" in warnings[1]
+
+
+def test_no_warning_of_limits_that_are_enforced(forks, caplog):
+    forks(timeout=60, soft_timeout=50).run(Job(hard=9.0))
+
+    assert caplog.records == []
+
+
 # -- prefork: hard limits and other ends
 
 
@@ -537,6 +570,7 @@ def test_signals_to_the_whole_group_do_not_end_a_running_job(forks, name):
 
 def test_an_idle_child_that_is_asked_to_leave_is_replaced(forks):
     house = forks(1).ready()
+    house.turn(0.05)  # a signal on the brink of its wait would be seen after the next job only
     (pid,) = house.pids
     os.kill(pid, signal.SIGTERM)
     house.until(lambda: house.pids and pid not in house.pids)
