@@ -376,7 +376,7 @@ class DaemonContext:
 
 
 def _multiprocessing_fds() -> list[int]:
-    """Return the descriptors that billiard's helpers hold."""
+    """Return the descriptors that billiard's tracker of semaphores holds."""
     tracker = sys.modules.get("billiard.semaphore_tracker")
     fd = getattr(getattr(tracker, "_semaphore_tracker", None), "_fd", None)
     return [fd] if isinstance(fd, int) else []

@@ -1,4 +1,4 @@
-"""Helpers that know nothing of tasks, one theme a file; this door hands on the names that users import from here."""
+"""Tools that know nothing of tasks, one theme a file; this door hands on the names that users import from here."""
 
 from __future__ import annotations
 

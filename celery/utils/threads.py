@@ -213,27 +213,25 @@ def default_socket_timeout(timeout: float | None) -> Iterator[None]:
 def bound_open_broker_sockets(connection: Any, timeout: float) -> None:
     """Give the open sockets of a kombu connection a timeout, so that closing cannot hang on a dead broker.
 
-    Whatever has no socket, or a closed one, is left alone.
+    Sockets that never block, and whatever is closed already, are left alone.
     """
     transport = getattr(connection, "_transport", None)
-    candidates = [getattr(connection, "_connection", None), getattr(connection, "_default_channel", None), transport]
-    for candidate in candidates:
-        for sock in _sockets_of(candidate):
-            try:
+    established = getattr(connection, "_connection", None)
+    owners = [established, getattr(established, "transport", None)]
+    for channel in (getattr(connection, "_default_channel", None), *(getattr(transport, "channels", None) or ())):
+        owners += [getattr(getattr(channel, "client", None), "connection", None), *_pooled(channel)]
+    for owner in owners:
+        sock = getattr(owner, "sock", None) or getattr(owner, "_sock", None)
+        try:
+            if sock is not None and sock.gettimeout() != 0:
                 sock.settimeout(timeout)
-            except (OSError, ValueError):
-                pass
+        except (AttributeError, OSError, ValueError):
+            pass
 
 
-def _sockets_of(owner: Any) -> Iterator[Any]:
-    """Yield the sockets that ``owner``, its transport or its client connection hold."""
-    for holder in (
-        owner,
-        getattr(owner, "transport", None),
-        getattr(getattr(owner, "client", None), "connection", None),
-    ):
-        for name in ("sock", "_sock"):
-            sock = getattr(holder, name, None)
-            if sock is not None and hasattr(sock, "settimeout"):
-                yield sock
-                break
+def _pooled(channel: Any) -> Iterator[Any]:
+    """Yield the connections in redis-py's pools behind a channel of kombu's; these are not made for it."""
+    for pool_name in ("_pool", "_async_pool"):
+        pool = getattr(channel, pool_name, None)
+        for name in ("_available_connections", "_in_use_connections"):
+            yield from list(getattr(pool, name, None) or ())

@@ -43,7 +43,27 @@ def unbound():
 @given(
     st.integers(),
     st.integers(min_value=1, max_value=20),
-    st.sampled_from(["add", "sub", "mul", "floordiv", "truediv", "mod", "lshift", "rshift", "and_", "xor", "or_", "lt", "le", "eq", "ne", "gt", "ge"]),
+    st.sampled_from(
+        [
+            "add",
+            "sub",
+            "mul",
+            "floordiv",
+            "truediv",
+            "mod",
+            "lshift",
+            "rshift",
+            "and_",
+            "xor",
+            "or_",
+            "lt",
+            "le",
+            "eq",
+            "ne",
+            "gt",
+            "ge",
+        ]
+    ),
 )
 def test_operators_work_as_on_the_object(left, right, name):
     function = getattr(operator, name)

@@ -168,6 +168,22 @@ def test_sockets_of_a_connection_get_a_timeout():
         assert theirs.gettimeout() == 1.5
 
 
+def test_sockets_that_never_block_stay_so():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        bound_open_broker_sockets(Holder(_connection=Holder(sock=ours)), 2.5)
+        assert ours.gettimeout() == 0
+
+
+def test_sockets_in_a_pool_get_a_timeout():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        pool = Holder(_available_connections=[Holder(_sock=ours)], _in_use_connections={Holder(_sock=theirs)})
+        bound_open_broker_sockets(Holder(_transport=Holder(channels=[Holder(_pool=pool)])), 2.5)
+        assert ours.gettimeout() == theirs.gettimeout() == 2.5
+
+
 def test_a_closed_or_missing_socket_does_no_harm():
     ours, theirs = socket.socketpair()
     ours.close()
