@@ -16,6 +16,9 @@ __all__ = ("TRANSPORTS", "Connection", "known_schemes", "resolve", "scheme_of")
 
 #: Schemes that are ours, and where they live.
 TRANSPORTS: dict[str, str] = {
+    "amqp": "celery.transports.amqp:Transport",
+    "amqps": "celery.transports.amqp:SSLTransport",
+    "pyamqp": "celery.transports.amqp:Transport",
     "redis": "celery.transports.redis:Transport",
     "rediss": "celery.transports.redis:Transport",
     "sentinel": "celery.transports.redis:SentinelTransport",

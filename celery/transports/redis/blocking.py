@@ -85,7 +85,8 @@ class Blocking:
     def wait_for_replies(self: Any) -> None:
         """Return when everything that was sent is answered, or the patience ends."""
         wire = self.wire
-        if wire is not None and not wire.closed and wire.is_busy:
+        # More than once: a script that the server did not know is sent again after what we wait for.
+        while wire is not None and not wire.closed and wire.is_busy:
             wire.wait(lambda done: wire.send(_PING, done))
 
     def flush(self: Any) -> None:

@@ -56,7 +56,8 @@ class Lease:
 
     def held(self) -> tuple[list[str], list[str]]:
         """Return the tags of all that this process holds: (started, waiting)."""
-        started, waiting = [], []
+        started: list[str] = []
+        waiting: list[str] = []
         for holder in (*self.holders, self.detached, self.returns):
             for tag, message in list(holder.items()):
                 if not tag.startswith("~"):

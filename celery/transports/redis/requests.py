@@ -58,7 +58,7 @@ class Requests:
         if self.wire is not None and self.lease is not None and self.lease.acks:
             head = (0, self.lease.unacked, self.lease.index, self.lease.prefix, 0, 1, 1)
             static = b"".join(map(bulk, head))
-            self.reserve(self.channels[0] if self.channels else None, static, len(head), 0, 0, ignore)  # type: ignore[arg-type]
+            self.reserve(self.channels[0] if self.channels else None, static, len(head), 0, 0, ignore)
 
     def _send_marks(self: Any, lease: Lease) -> None:
         tags = lease.take_marks()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -9,7 +12,10 @@ import kombu
 import pytest
 from kombu.common import Broadcast
 from kombu.pidbox import Mailbox
-from redis_kit import Inbox, drain, send
+from redis_kit import Inbox, drain, free_port, new_server, send
+
+from celery.transports import Connection
+from celery.transports.redis import Publisher
 
 pytestmark = pytest.mark.redis
 
@@ -168,9 +174,7 @@ def test_auto_deleted_broadcast_queues_leave_no_keys(server, connect):
     assert server.client().keys("_kombu.binding.*") == []
 
 
-def test_a_unix_socket_and_tls_are_reached(tmp_path, connect):
-    from redis_kit import new_server
-
+def test_a_unix_socket_is_reached(tmp_path, connect):
     path = tmp_path / "redis.sock"
     server = new_server(tmp_path, "--unixsocket", str(path))
     try:
@@ -182,3 +186,109 @@ def test_a_unix_socket_and_tls_are_reached(tmp_path, connect):
         assert connection.transport.__class__.__module__ == "celery.transports.redis.transport"
     finally:
         server.stop()
+
+
+def test_tls_and_a_login_are_used(tmp_path, loop):
+    names = [str(tmp_path / name) for name in ("key.pem", "cert.pem")]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    try:
+        subprocess.run([*command, "-keyout", names[0], "-out", names[1]], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-key-file", names[0], "--tls-cert-file", names[1]]
+    server = new_server(tmp_path, *options, "--tls-auth-clients", "no")
+    server.client().acl_setuser(
+        "app", enabled=True, passwords=["+geheim"], keys="*", channels="*", categories=["+@all"]
+    )
+    try:
+        ssl = {"ssl_cert_reqs": "required", "ssl_ca_certs": names[1], "ssl_check_hostname": False}
+        connection = Connection(f"rediss://app:geheim@localhost:{port}/0", ssl=ssl)
+        assert "geheim" not in connection.as_uri()
+        Publisher(connection).publish(b"0", {}, {}, "application/json", "utf-8", "", "q")
+        loop.listen(connection)
+        inbox = Inbox(connection, "q", ack=True, prefetch=50)
+        for number in range(1, 200):
+            send(connection, "q", number)
+        send(connection, "q", "x" * 500_000)
+        loop.until(lambda: len(inbox.messages) == 201)
+        assert inbox.bodies[:200] == list(range(200))
+        assert connection.transport.cycle.is_tracking
+        time.sleep(0.15)
+        send(connection, "q", "after a pause")  # session tickets are no sign of a dead line
+        loop.until(lambda: inbox.bodies[-1] == "after a pause")
+        connection.release()
+        wrong = Connection(f"rediss://app:falsch@localhost:{port}/0", ssl=ssl)
+        with pytest.raises(wrong.connection_errors, match=r"WRONGPASS|invalid username"):
+            wrong.connect()
+    finally:
+        server.stop()
+
+
+def test_sentinels_name_the_master(tmp_path, loop):
+    server = new_server(tmp_path)
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"port {port}\nsentinel monitor mymaster 127.0.0.1 {server.port} 1\n")
+    command = ["redis-server", str(config), "--sentinel"]
+    sentinel = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    try:
+        connection = Connection(f"sentinel://127.0.0.1:{port}/0", transport_options={"master_name": "mymaster"})
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                connection.connect()
+                break
+            except connection.connection_errors:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        loop.listen(connection)
+        send(connection, "q", *range(20))
+        inbox = Inbox(connection, "q", ack=True)
+        loop.until(lambda: inbox.bodies == list(range(20)))
+        assert server.client().llen("q") == 0
+        connection.release()
+    finally:
+        sentinel.kill()
+        sentinel.wait()
+        server.stop()
+
+
+def test_green_threads_take_and_settle(server):
+    pytest.importorskip("gevent")
+    program = f"""
+        from gevent import monkey; monkey.patch_all()
+        import gevent, kombu
+        from celery.transports import Connection
+        from celery.transports.redis import Publisher
+        publisher = Publisher(Connection({server.url()!r}))
+        def publish(start):
+            for n in range(start, start + 20):
+                publisher.publish(b"%d" % n, {{}}, {{}}, "application/json", "utf-8", "", "q")
+        gevent.joinall([gevent.spawn(publish, n * 20) for n in range(5)], raise_error=True)
+        connection = Connection({server.url()!r})
+        channel = connection.channel()
+        channel.basic_qos(0, 10, False)
+        got = []
+        def take(message):
+            def work():
+                gevent.sleep(0.001)
+                message.ack()
+                got.append(message.payload)
+            gevent.spawn(work)
+        connection.Consumer([kombu.Queue("q", channel=channel)], channel=channel, on_message=take).consume()
+        with gevent.Timeout(10):
+            while len(got) < 100:
+                try:
+                    connection.drain_events(timeout=0.1)
+                except TimeoutError:
+                    pass
+        connection.release()
+        assert sorted(got) == list(range(100))
+        print("done")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "done\n", done.stderr
+    assert server.client().keys("unacked*") == []

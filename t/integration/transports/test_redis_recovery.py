@@ -458,3 +458,14 @@ def test_a_loop_that_a_task_keeps_busy_may_have_a_thread_renew(server, connect, 
         except TimeoutError:
             pass
     assert others.messages == []
+
+
+def test_flush_waits_also_for_what_had_to_be_sent_twice(server, connect):
+    connection = connect()
+    send(connection, "q", 1)
+    inbox = Inbox(connection, "q")
+    drain(connection, lambda: inbox.messages)
+    server.client().script_flush()
+    inbox.messages[0].ack()
+    inbox.channel.flush()
+    assert server.client().hlen("unacked") == 0

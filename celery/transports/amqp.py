@@ -1,0 +1,105 @@
+"""RabbitMQ through kombu and py-amqp, with acknowledgements sent together.
+
+On an event loop, messages settled in one turn of it are acknowledged by one frame, up to the first that is still
+being worked on; the others by a frame each.  Without a loop each is acknowledged at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import pyamqp
+
+__all__ = ("Channel", "SSLTransport", "Transport")
+
+
+class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
+    """A channel that remembers what it owes the broker until the end of the loop's turn."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        #: Whether a loop will call `settle`.
+        self.is_on_loop = False
+        self._acknowledged: set[int] = set()
+        #: Every delivery up to here is settled; tags count up from 1 on each channel.
+        self._settled_through = 0
+        #: Settled beyond that: the broker knows it.
+        self._settled_beyond: set[int] = set()
+        super().__init__(*args, **kwargs)
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False, argsig: str = "Lb") -> None:
+        if multiple or not self.is_on_loop:
+            super().basic_ack(delivery_tag, multiple, argsig)
+            self._note_settled(delivery_tag)
+        else:
+            self._acknowledged.add(delivery_tag)
+
+    def basic_reject(self, delivery_tag: int, requeue: bool, argsig: str = "Lb") -> None:
+        super().basic_reject(delivery_tag, requeue, argsig)
+        self._note_settled(delivery_tag)
+
+    def _note_settled(self, tag: int) -> None:
+        self._settled_beyond.add(tag)
+
+    def settle(self) -> None:
+        """Acknowledge all that was settled since the last time."""
+        waiting = self._acknowledged
+        if not waiting:
+            return
+        through, beyond = self._settled_through, self._settled_beyond
+        has_news = False
+        while True:
+            if through + 1 in waiting:
+                waiting.discard(through + 1)
+                has_news = True
+            elif through + 1 in beyond:
+                beyond.discard(through + 1)
+            else:
+                break
+            through += 1
+        self._settled_through = through
+        if has_news:
+            super().basic_ack(through, multiple=True)
+        for tag in sorted(waiting):
+            super().basic_ack(tag)
+            beyond.add(tag)
+        waiting.clear()
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        if self._acknowledged and self.connection is not None and self.is_open:
+            try:
+                self.settle()
+            except (OSError, *self.connection.connection_errors):
+                self._acknowledged.clear()  # the broker delivers them again
+        return super().close(*args, **kwargs)
+
+
+class Connection(pyamqp.Connection):  # type: ignore[misc]  # kombu has no types
+    """A connection whose channels are ours."""
+
+    Channel = Channel
+
+
+class _Settling:
+    """What a transport adds: at the end of each turn of the loop, its channels settle."""
+
+    Connection = Connection
+
+    def register_with_event_loop(self: Any, connection: Any, loop: Any) -> None:
+        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
+
+        def settle_all() -> None:
+            for channel in list(connection.channels.values()):
+                if isinstance(channel, Channel):
+                    channel.is_on_loop = True
+                    channel.settle()
+
+        settle_all()
+        loop.on_tick.add(settle_all)
+
+
+class Transport(_Settling, pyamqp.Transport):  # type: ignore[misc]  # kombu has no types
+    """``amqp://`` and ``pyamqp://``."""
+
+
+class SSLTransport(_Settling, pyamqp.SSLTransport):  # type: ignore[misc]  # kombu has no types
+    """``amqps://``."""
