@@ -27,18 +27,20 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
         super().__init__(*args, **kwargs)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, argsig: str = "Lb") -> None:
-        if multiple or not self.is_on_loop:
-            super().basic_ack(delivery_tag, multiple, argsig)
-            self._note_settled(delivery_tag)
-        else:
+        if multiple:
+            super().basic_ack(delivery_tag, True, argsig)
+            self._settled_through = max(self._settled_through, delivery_tag)
+            self._settled_beyond = {tag for tag in self._settled_beyond if tag > delivery_tag}
+            self._acknowledged = {tag for tag in self._acknowledged if tag > delivery_tag}
+        elif self.is_on_loop:
             self._acknowledged.add(delivery_tag)
+        else:
+            super().basic_ack(delivery_tag, False, argsig)
+            self._settled_beyond.add(delivery_tag)
 
     def basic_reject(self, delivery_tag: int, requeue: bool, argsig: str = "Lb") -> None:
         super().basic_reject(delivery_tag, requeue, argsig)
-        self._note_settled(delivery_tag)
-
-    def _note_settled(self, tag: int) -> None:
-        self._settled_beyond.add(tag)
+        self._settled_beyond.add(delivery_tag)
 
     def settle(self) -> None:
         """Acknowledge all that was settled since the last time."""
@@ -65,12 +67,16 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
         waiting.clear()
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
+        self.settle_quietly()
+        return super().close(*args, **kwargs)
+
+    def settle_quietly(self) -> None:
+        """Acknowledge on the way out; where the connection is gone, the broker delivers those messages again."""
         if self._acknowledged and self.connection is not None and self.is_open:
             try:
                 self.settle()
             except (OSError, *self.connection.connection_errors):
-                self._acknowledged.clear()  # the broker delivers them again
-        return super().close(*args, **kwargs)
+                self._acknowledged.clear()
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc]  # kombu has no types
@@ -88,13 +94,22 @@ class _Settling:
         super().register_with_event_loop(connection, loop)  # type: ignore[misc]
 
         def settle_all() -> None:
-            for channel in list(connection.channels.values()):
-                if isinstance(channel, Channel):
-                    channel.is_on_loop = True
-                    channel.settle()
+            for channel in _channels_of(connection):
+                channel.is_on_loop = True
+                channel.settle()
 
         settle_all()
         loop.on_tick.add(settle_all)
+
+    def close_connection(self: Any, connection: Any) -> None:
+        for channel in _channels_of(connection):
+            channel.settle_quietly()
+        super().close_connection(connection)  # type: ignore[misc]
+
+
+def _channels_of(connection: Any) -> list[Channel]:
+    """Return the open channels, without the connection's own."""
+    return [channel for channel in list((connection.channels or {}).values()) if isinstance(channel, Channel)]
 
 
 class Transport(_Settling, pyamqp.Transport):  # type: ignore[misc]  # kombu has no types
