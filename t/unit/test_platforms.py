@@ -375,7 +375,7 @@ def test_a_child_dies_with_its_parent():
 
 
 def test_titles_tell_program_and_process(monkeypatch):
-    monkeypatch.setattr(platforms, "_setproctitle", lambda: None)
+    monkeypatch.setattr(platforms.titles, "_setproctitle", lambda: None)
     assert set_process_title("celeryd", info="worker") == "[celeryd] worker"
     assert set_mp_process_title("celeryd", info="x", hostname="w@h") == "[celeryd: w@h:MainProcess] x"
     monkeypatch.setenv("NOSETPS", "1")
