@@ -215,8 +215,11 @@ class ResultSet(ResultBase):
         on_interval: Callable[[], Any] | None = None,
     ) -> Iterator[tuple[str, Any]]:
         """Yield ``(id, record)`` of each member as it ends, in no order; for a member that is a set, its results."""
+        awaited = self
+        if any(getattr(result, "ignored", False) for result in self.results):  # no store will ever tell of those
+            awaited = ResultSet([result for result in self.results if not getattr(result, "ignored", False)], self._app)
         return self.backend.iter_native(
-            self, timeout=timeout, interval=interval, no_ack=no_ack, on_message=on_message, on_interval=on_interval
+            awaited, timeout=timeout, interval=interval, no_ack=no_ack, on_message=on_message, on_interval=on_interval
         )
 
     def join_native(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -109,13 +110,12 @@ class AsyncResult(ResultBase):
             return None
         if disable_sync_subtasks:
             assert_will_not_block()
-        if self._cache is not None:
-            if propagate and follow_parents:
-                self._raise_failed_parent()
-            return self.maybe_throw(propagate=propagate, callback=callback)
         if self.parent is not None and follow_parents and propagate:
-            on_interval = _both(self._raise_failed_parent, on_interval)
-            self._raise_failed_parent()
+            raise_failed_parent = ParentCheck(self)
+            raise_failed_parent()
+            on_interval = _both(raise_failed_parent, on_interval)
+        if self._cache is not None:
+            return self.maybe_throw(propagate=propagate, callback=callback)
         return self.backend.wait_for_pending(
             self,
             timeout=timeout,
@@ -128,15 +128,6 @@ class AsyncResult(ResultBase):
         )
 
     wait = get
-
-    def _raise_failed_parent(self) -> None:
-        ancestors = [ancestor for ancestor in parents_of(self) if isinstance(ancestor, AsyncResult)]
-        if not ancestors:
-            return
-        load_finished(ancestors)
-        for ancestor in ancestors:
-            if ancestor._cache is not None:
-                ancestor.maybe_throw()
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Return the result as far as it is known, or raise what the task raised."""
@@ -388,6 +379,42 @@ class AsyncResult(ResultBase):
 
     def __reduce_args__(self) -> tuple[Any, ...]:
         return self.id, self.backend, self._task_name, None, self.parent
+
+
+class ParentCheck:
+    """Raises what one of the tasks before a result in its workflow raised, the first first.
+
+    It may be called often: it looks only now and then, the less often the longer a look takes.
+    """
+
+    __slots__ = ("_next_at", "_tasks")
+
+    #: A look may take this part of the time.
+    SHARE = 0.05
+
+    def __init__(self, result: AsyncResult) -> None:
+        self._tasks = [task for ancestor in reversed(parents_of(result)) for task in _single_tasks(ancestor)]
+        self._next_at = 0.0
+
+    def __call__(self) -> None:
+        began = time.monotonic()
+        if began < self._next_at:
+            return
+        load_finished(self._tasks)
+        for task in self._tasks:
+            if task._cache is not None and task._cache["status"] in states.PROPAGATE_STATES:
+                task.maybe_throw()
+        ended = time.monotonic()
+        self._next_at = ended + (ended - began) / self.SHARE
+
+
+def _single_tasks(result: Any) -> Iterator[AsyncResult]:
+    """Yield ``result``, or the members of a set."""
+    if isinstance(result, AsyncResult):
+        yield result
+    else:
+        for member in getattr(result, "results", None) or ():
+            yield from _single_tasks(member)
 
 
 def load_finished(results: list[Any]) -> None:

@@ -349,3 +349,28 @@ def test_eager_results_copy_and_pickle():
 
 def test_the_classes_are_known_under_the_door():
     assert {cls.__module__ for cls in (AsyncResult, EagerResult)} == {"celery.result"}
+
+
+def test_the_body_of_a_chord_raises_what_its_header_raised(app):
+    store(app, "good", 1)
+    store(app, "bad", KeyError("member"), "FAILURE")
+    store(app, "body", ValueError("chord"), "FAILURE")
+    header = app.GroupResult("g", [app.AsyncResult("good"), app.AsyncResult("bad")])
+
+    with pytest.raises(KeyError, match="member"):
+        app.AsyncResult("body", parent=header).get(timeout=1)
+    with pytest.raises(ValueError, match="chord"):
+        app.AsyncResult("body", parent=header).get(timeout=1, follow_parents=False)
+    with pytest.raises(KeyError, match="member"):
+        app.AsyncResult("never", parent=header).get(timeout=1)
+
+
+def test_looking_at_many_parents_does_not_take_the_time_of_waiting(app):
+    header = app.GroupResult("g", [app.AsyncResult(f"t{number}") for number in range(1000)])
+    looks = []
+    mget = app.backend.mget
+    app.backend.mget = lambda keys: looks.append(len(keys)) or time.sleep(0.02) or mget(keys)
+    with pytest.raises(TimeoutError):
+        app.AsyncResult("body", parent=header).get(timeout=0.3, interval=0.001)
+
+    assert len(looks) <= 4
