@@ -110,22 +110,23 @@ class AsyncResult(ResultBase):
             return None
         if disable_sync_subtasks:
             assert_will_not_block()
-        if self.parent is not None and follow_parents and propagate:
-            raise_failed_parent = ParentCheck(self)
-            raise_failed_parent()
-            on_interval = _both(raise_failed_parent, on_interval)
-        if self._cache is not None:
-            return self.maybe_throw(propagate=propagate, callback=callback)
-        return self.backend.wait_for_pending(
-            self,
-            timeout=timeout,
-            interval=interval,
-            on_interval=on_interval,
-            no_ack=no_ack,
-            propagate=propagate,
-            callback=callback,
-            on_message=on_message,
-        )
+        parents = ParentCheck(self) if self.parent is not None and follow_parents and propagate else None
+        if parents is not None:
+            parents()
+            on_interval = _both(parents, on_interval)
+        if self._cache is None:
+            self.backend.wait_for_pending(
+                self,
+                timeout=timeout,
+                interval=interval,
+                on_interval=on_interval,
+                no_ack=no_ack,
+                propagate=False,
+                on_message=on_message,
+            )
+            if parents is not None and not self.successful():
+                parents.look()
+        return self.maybe_throw(propagate=propagate, callback=callback)
 
     wait = get
 
@@ -398,14 +399,17 @@ class ParentCheck:
 
     def __call__(self) -> None:
         began = time.monotonic()
-        if began < self._next_at:
-            return
+        if began >= self._next_at:
+            self.look()
+            ended = time.monotonic()
+            self._next_at = ended + (ended - began) / self.SHARE
+
+    def look(self) -> None:
+        """Look now."""
         load_finished(self._tasks)
         for task in self._tasks:
             if task._cache is not None and task._cache["status"] in states.PROPAGATE_STATES:
                 task.maybe_throw()
-        ended = time.monotonic()
-        self._next_at = ended + (ended - began) / self.SHARE
 
 
 def _single_tasks(result: Any) -> Iterator[AsyncResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 import time
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -374,3 +375,16 @@ def test_looking_at_many_parents_does_not_take_the_time_of_waiting(app):
         app.AsyncResult("body", parent=header).get(timeout=0.3, interval=0.001)
 
     assert len(looks) <= 4
+
+
+def test_what_failed_first_is_raised_also_if_both_end_during_the_wait(app):
+    header = app.GroupResult("g", [app.AsyncResult("bad")])
+    result = app.AsyncResult("body", parent=header)
+
+    def fail():
+        store(app, "bad", KeyError("member"), "FAILURE")
+        store(app, "body", ValueError("chord"), "FAILURE")
+
+    threading.Timer(0.02, fail).start()
+    with pytest.raises(KeyError, match="member"):
+        result.get(timeout=5, interval=0.01)
