@@ -104,15 +104,15 @@ def detached(
     pidfile: str | None = None,
     uid: Any = None,
     gid: Any = None,
-    umask: int | str = 0o077,
+    umask: int | str | None = None,
     workdir: str | None = None,
     fake: bool = False,
     **opts: Any,
 ) -> DaemonContext:
     """Return a context to detach in, as user ``uid`` and group ``gid``.
 
-    That log file and pidfile can be made is checked while a terminal is there to complain on.  Upstream's
-    default of ``umask`` is 0, with which everybody could write these files.
+    That log file and pidfile can be made is checked while a terminal is there to complain on.  Without
+    ``umask`` they are private (077); upstream's default is 0, with which everybody could write them.
 
     Raises:
         RuntimeError: this system cannot detach.
@@ -130,4 +130,5 @@ def detached(
         if pidfile:
             acquired(pidfile).release()  # that it can be made is all we want to know
 
-    return DaemonContext(umask=umask, workdir=workdir, fake=fake, after_chdir=check_files)
+    umask = 0o077 if umask is None else umask
+    return DaemonContext(umask=umask, workdir=workdir, fake=fake, after_chdir=check_files, **opts)

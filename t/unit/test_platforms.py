@@ -209,7 +209,7 @@ def test_a_fake_daemon_stays(tmp_path, monkeypatch):
 
 
 def test_files_of_daemons_are_private_unless_said_otherwise():
-    assert detached(fake=True).umask == 0o077
+    assert detached(fake=True).umask == detached(fake=True, umask=None).umask == 0o077
     assert detached(fake=True, umask=0o022).umask == 0o022
     assert detached(fake=True, umask="022").umask == 0o022
 
