@@ -69,7 +69,7 @@ def _make_mlazy() -> type:
 
         def evaluate(self) -> Any:
             if not self.evaluated:
-                self._value = super().evaluate()  # type: ignore[no-untyped-call]  # kombu's
+                self._value = super().evaluate()
                 self.evaluated = True
             return self._value
 

@@ -233,6 +233,4 @@ class _Retrying:
             _log_failure(receiver, error)
             return interval
 
-        return retry_over_time(  # type: ignore[no-untyped-call]  # kombu's
-            receiver, Exception, args, kwargs, on_error
-        )
+        return retry_over_time(receiver, Exception, args, kwargs, on_error)
