@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,8 @@ logger = get_logger(__name__)
 
 #: Seconds between two looks at a transport that cannot be polled.
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.25
+#: A broker that is slow to look at is looked at less often, at most once a second, to stay under half a percent.
+SHARE_OF_TIME, SLOWEST_LOOK = 0.004, 1.0
 
 #: Messages taken in one look, so that the rest of the loop has its turn.
 MESSAGES_PER_LOOK = 100
@@ -165,10 +168,14 @@ class Drain:
     def __call__(self) -> None:
         if self._cancelled:
             return
-        taken = 0
+        taken, began = 0, time.monotonic()
         while taken < MESSAGES_PER_LOOK and _look(self.connection):
             taken += 1
-        self.delay = SHORTEST_LOOK if taken else min(self.delay * 2, LONGEST_LOOK)
+        if taken:
+            self.delay = SHORTEST_LOOK
+        else:
+            slow = min((time.monotonic() - began) / SHARE_OF_TIME, SLOWEST_LOOK)
+            self.delay = min(self.delay * 2, max(LONGEST_LOOK, slow))
         self.schedule()
 
     def cancel(self) -> None:

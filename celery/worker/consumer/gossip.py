@@ -9,7 +9,6 @@ from typing import Any
 
 from kombu import Consumer
 from kombu.asynchronous.semaphore import DummyLock
-from kombu.exceptions import ContentDisallowed, DecodeError
 
 from celery import bootsteps
 from celery.utils.log import get_logger
@@ -188,29 +187,21 @@ class Gossip(bootsteps.ConsumerStep):
 
     def on_message(self, prepare: Callable[[Any], Any], message: Any) -> None:
         """Take one event; whatever it contains, gossip goes on."""
-        type_ = (message.delivery_info or {}).get("routing_key")
-        # Transports whose topic is a fanout deliver everything; the real type is in the event.
-        if isinstance(type_, str) and type_.startswith("task"):
-            return
+        routing_key = (message.delivery_info or {}).get("routing_key")
+        if isinstance(routing_key, str) and routing_key.startswith("task"):
+            return  # from a transport whose topic is a fanout: not worth decoding
         try:
             _, event = prepare(message.payload)
-        except (DecodeError, ContentDisallowed, KeyError, TypeError, AttributeError, ValueError) as exc:
+            if isinstance(event, dict) and str(event["type"]).startswith("worker"):
+                self._take(event, message.headers.get("hostname") or event["hostname"])
+        except Exception as exc:
             logger.error("Received an event that is none: %r", exc)
-            return
-        if isinstance(event, list) or not isinstance(event, dict):
-            return
-        type_ = event.get("type") or ""
-        if not type_.startswith("worker"):
-            return
-        handler = self.event_handlers.get(type_)
+
+    def _take(self, event: dict[str, Any], hostname: str) -> None:
+        handler = self.event_handlers.get(event["type"])
         if handler is not None:
             handler(event)
-            return
-        hostname = message.headers.get("hostname") or event.get("hostname")
-        if hostname and hostname != self.hostname:
-            try:
-                self.state.event(event)
-            except (KeyError, TypeError, AttributeError, ValueError) as exc:
-                logger.error("Event of %s is not understood: %r", hostname, exc)
+        elif hostname != self.hostname:
+            self.state.event(event)
         else:
             self.clock.forward()
