@@ -393,7 +393,8 @@ class WorkController:
             self._stop_taking()
             if warm:
                 self._finish_running()
-            elif self.consumer is not None:
+                warm = state.should_terminate is None  # else a signal came meanwhile that asks for a cold one
+            if not warm and self.consumer is not None:
                 self.consumer.give_up_requests()
             bound_open_broker_sockets(getattr(self.consumer, "connection", None), SHUTDOWN_SOCKET_TIMEOUT)
             self.blueprint.stop(self, terminate=not warm)
