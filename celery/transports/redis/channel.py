@@ -144,7 +144,13 @@ class _OurChannel(Consuming, Settling):
         finally:
             self._leave(lease)
             engine.discard(self)
-            super().close()  # type: ignore[misc]
+            try:
+                super().close()  # type: ignore[misc]
+            except engine.transport.connection_errors as error:  # it deletes queues of its own before it lets go
+                logger.debug("Closing a channel: %s", error)
+                self._disconnect_pools()
+                self._close_clients()
+                self.closed = True
 
     def _hand_back(self: Any) -> None:
         """Put back what was not delivered, then what was delivered and neither settled nor started."""

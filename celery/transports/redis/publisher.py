@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import threading
+import weakref
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
@@ -63,7 +64,7 @@ def new_delivery_tag() -> str:
 class _Line:
     """One open socket of one thread."""
 
-    __slots__ = ("_is_plain", "connection", "generation", "patience", "pool", "sock", "used_at")
+    __slots__ = ("__weakref__", "_is_plain", "connection", "generation", "patience", "pool", "sock", "used_at")
 
     def __init__(self, pool: Any, patience: float) -> None:
         self.generation = _generation
@@ -146,13 +147,18 @@ class _Line:
         except Exception:  # whatever a broken socket says now, it is closed
             pass
 
+    def __del__(self) -> None:
+        sock = getattr(self, "sock", None)
+        if sock is not None:
+            sock.close()  # only our descriptor: after a fork the line is still the parent's
+
 
 class Sender:
-    """The publishing side of a transport: a line for each thread, opened when first needed."""
+    """The publishing side of a transport: a line for each thread, opened when first needed; it ends with its thread."""
 
     def __init__(self) -> None:
         self._local = threading.local()
-        self._lines: list[_Line] = []
+        self._lines: weakref.WeakSet[_Line] = weakref.WeakSet()
 
     def _line(self, channel: Any) -> _Line:
         line: _Line | None = getattr(self._local, "line", None)
@@ -160,9 +166,8 @@ class Sender:
             if line.generation == _generation and line.is_alive():
                 return line
             line.close()
-            self._lines = [each for each in self._lines if each is not line]
         line = self._local.line = _Line(channel.pool, channel.patience)
-        self._lines.append(line)
+        self._lines.add(line)
         return line
 
     def execute(self, commands: list[bytes], channel: Any) -> list[Any]:
@@ -186,7 +191,7 @@ class Sender:
         return replies
 
     def close(self) -> None:
-        lines, self._lines = self._lines, []
+        lines, self._lines = list(self._lines), weakref.WeakSet()
         for line in lines:
             line.close()
         self._local = threading.local()

@@ -31,7 +31,7 @@ CONNECTION_LOST = "consumer: Connection to broker lost. Trying to re-establish t
 #: A connection that lived longer than this many seconds is no sign of trouble.
 YOUNG_SECONDS = 5.0
 #: The pause before the next connection: none after the first loss, then from the shortest, doubling, to the longest.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 
 #: Seconds between two looks for running tasks that have ended, while the credit is reduced because of them.
 CREDIT_INTERVAL = 0.5
