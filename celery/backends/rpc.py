@@ -17,6 +17,7 @@ from typing import Any
 
 import kombu
 from kombu.common import maybe_declare
+from kombu.exceptions import OperationalError
 from kombu.utils.compat import register_after_fork
 from kombu.utils.functional import LRUCache
 
@@ -36,6 +37,10 @@ RECORDS_MAX = 8192
 
 #: For so long a declared queue is trusted to be there, in seconds.
 DECLARED_SECONDS = 1.0
+
+#: How long one try to connect may take, and how long to wait after a try that failed, in seconds.
+CONNECT_SECONDS = 4.0
+RECONNECT_SECONDS = 0.5
 
 _NO_CHORDS = (
     'The "rpc" result backend does not support chords: set result_backend to one that does '
@@ -71,14 +76,11 @@ class ResultConsumer(BaseResultConsumer):
         """Open the connection and consume."""
         with self._lock:
             if self._consumer is None:
-                self._connection = self.app.connection()
-                self._connection.ensure_connection()
+                connection = self.app.connection()
+                connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
+                self._connection = connection
                 self._consumer = self.Consumer(
-                    self._connection.default_channel,
-                    [],
-                    callbacks=[self._on_payload],
-                    no_ack=no_ack,
-                    accept=self.accept,
+                    connection.default_channel, [], callbacks=[self._on_payload], no_ack=no_ack, accept=self.accept
                 )
             if not self._wanted:
                 self.want(self.backend.oid)
@@ -112,34 +114,43 @@ class ResultConsumer(BaseResultConsumer):
             socket.timeout: none came.
         """
         with self._lock:
-            if self._consumer is None:
-                if not self._wanted:
-                    time.sleep(timeout or 0)
-                    return
-                self.start("")
             try:
-                if not self._consume_wanted():  # messages may have come while the broker was asked
+                if self._consumer is None:
+                    self.start("")
+                # messages may have come while the broker was asked
+                if not self._consume_wanted():
                     self._connection.drain_events(timeout=timeout)
-            except self._connection.connection_errors + self._connection.channel_errors as error:
+            except self._errors() as error:
                 if isinstance(error, TimeoutError):
                     raise
                 logger.warning("Lost the connection for results, connecting again: %r", error)
                 self._disconnect()
-                self.start("")
+                time.sleep(min(RECONNECT_SECONDS, timeout or RECONNECT_SECONDS))
+                raise TimeoutError("no connection to the broker") from error
+
+    def _errors(self) -> tuple[type[BaseException], ...]:
+        connection = self._connection
+        own = connection.connection_errors + connection.channel_errors if connection is not None else ()
+        return (OperationalError, OSError, *own)
 
     def collect(self) -> None:
         """Hand on all that has come, without waiting."""
-        with self._lock, suppress(TimeoutError):
-            if self._consumer is None:
-                self.start("")
-                self.drain_events(timeout=0.1)  # what waits in the queue is on its way
-            while True:
-                self.drain_events(timeout=0.001)
+        if not self._lock.acquire(blocking=False):
+            return  # somebody listens, and hands on what comes
+        try:
+            with suppress(TimeoutError):
+                if self._consumer is None:
+                    self.start("")
+                    self.drain_events(timeout=0.1)  # what waits in the queue is on its way
+                while True:
+                    self.drain_events(timeout=0.001)
+        finally:
+            self._lock.release()
 
     def consume_from(self, task_id: str) -> None:
-        """Hear of a task: its record comes to a queue that is consumed anyway."""
-        if self._consumer is None:
-            self.start(task_id)
+        """Hear of a task: its record comes to a queue that is consumed by whoever listens."""
+        if not self._wanted:
+            self.want(self.backend.oid)
 
     def cancel_for(self, task_id: str) -> None:
         """Do nothing: other records come to the same queue."""
