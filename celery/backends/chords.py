@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from celery import states
 from celery.backends.errbacks import StandIn
 from celery.exceptions import ChordError
 from celery.result import GroupResult, allow_join_result
@@ -67,25 +68,29 @@ class Chords:
 
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
         """Fail the body ``callback`` of a chord, and call its errbacks."""
-        if callback.get("subtask_type") == "group":
-            for member in _members(callback):
+        last = _last_task(callback)
+        if last.get("subtask_type") == "group":
+            for member in _members(last):
                 self._fail_body(member, exc, inherited=_errbacks(callback))
             return None
         return self._fail_body(callback, exc)
 
     def _fail_body(self, body: Any, exc: BaseException | None, inherited: Iterable[Any] = ()) -> Any:
         body = self.app.signature(body)
-        task = self.app.tasks.get(body.get("task"))
+        request = StandIn.of_signature(_last_task(body))
+        task = self.app.tasks.get(request.task)
         backend = (getattr(task, "backend", None) if task is not None else None) or self
-        request = StandIn.of_signature(body)
         request.errbacks = _once([*_errbacks(body), *inherited])
         if request.errbacks:
             try:
                 self._call_task_errbacks(request, exc, None)
             except Exception as error:  # a broken errback is a second failure; the first must be stored all the same
                 logger.exception("Cannot call the errbacks of %r", body)
-                return backend.fail_from_current_stack(request.id, exc=error)
-        return backend.fail_from_current_stack(request.id, exc=exc)
+                exc = error
+        failed = backend.fail_from_current_stack(request.id, exc=exc)
+        if request.chord:  # the body is itself a member of a header: that one ends, too
+            backend.on_chord_part_return(request, states.FAILURE, failed.exception)
+        return failed
 
 
 def _members(body: Any) -> Iterator[Any]:
@@ -94,6 +99,21 @@ def _members(body: Any) -> Iterator[Any]:
             yield from _members(task)
         else:
             yield task
+
+
+def _last_task(body: Any) -> Any:
+    """Return the task whose result is that of ``body``, with what ``body`` is a member of."""
+    kind, kwargs = body.get("subtask_type"), body.get("kwargs") or {}
+    if kind == "chain" and kwargs.get("tasks"):
+        inner = kwargs["tasks"][-1]
+    elif kind == "chord" and kwargs.get("body"):
+        inner = kwargs["body"]
+    else:
+        return body
+    membership = ("chord", "group_id", "group_index")
+    outer = {key: value for key, value in (body.get("options") or {}).items() if key in membership}
+    last = _last_task(inner)
+    return {**last, "options": {**outer, **(last.get("options") or {})}}
 
 
 def _errbacks(body: Any) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
 
@@ -106,13 +106,13 @@ class Outcomes:
     def _call_task_errbacks(self, request: Any, exc: BaseException, traceback: Any) -> None:
         call_errbacks(self.app, request, exc, traceback)
 
-    # what the store itself gives
+    if TYPE_CHECKING:  # what the store itself gives
 
-    def store_result(self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None) -> Any:
-        raise NotImplementedError
+        def store_result(
+            self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None
+        ) -> Any: ...
 
-    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
-        raise NotImplementedError
+        def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None: ...
 
 
 def _with_traceback(error: BaseException) -> ExceptionInfo:

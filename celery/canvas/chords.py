@@ -195,7 +195,13 @@ class _chord(Signature):
         group_id = header["options"].get("task_id") or str(uuid4())
         root_id = body["options"].get("root_id") or options.get("root_id")
         self._give_body(body, options)
-        result = body.freeze(task_id, group_id=options.get("group_id") or group_id, root_id=root_id)
+        result = body.freeze(
+            task_id,
+            group_id=options.get("group_id") or group_id,
+            chord=options.get("chord"),
+            root_id=root_id,
+            group_index=options.get("group_index"),
+        )
         options = {key: value for key, value in options.items() if key not in _FOR_BODY}
         if not header.tasks:
             empty = header.freeze(group_id)

@@ -156,7 +156,7 @@ class group(Signature):
         result = app.GroupResult(group_id, results, app=app)
         if before_sending is not None:
             before_sending(result)
-        self._send(app, members, group_id, chord, producer, options)
+        self._send(app, members, results, group_id, chord, producer, options)
         parent = get_current_worker_task()
         if add_to_parent and parent is not None:
             parent.add_trail(result)
@@ -196,7 +196,15 @@ class group(Signature):
         return new
 
     @staticmethod
-    def _send(app: Any, members: list[Any], group_id: str, chord: Any, producer: Any, options: dict[str, Any]) -> None:
+    def _send(
+        app: Any,
+        members: list[Any],
+        results: list[Any],
+        group_id: str,
+        chord: Any,
+        producer: Any,
+        options: dict[str, Any],
+    ) -> None:
         bodies = [member["options"].get("chord") or chord for member in members]
         if any(body is not None for body in bodies):
             # the size must be known before the first member ends
@@ -204,8 +212,10 @@ class group(Signature):
         if producer is not None:
             options["producer"] = producer
         with nullcontext() if producer is not None else batch_of(app):
-            for member, body in zip(members, bodies, strict=True):
-                member.apply_async(chord=body, add_to_parent=False, **options)
+            for member, body, result in zip(members, bodies, results, strict=True):
+                sent = member.apply_async(chord=body, add_to_parent=False, **options)
+                if getattr(sent, "ignored", False):
+                    result.ignored = True  # who waits for all need not wait for this one
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run the members here, one after the other; returns a ``GroupResult`` of ``EagerResult``."""
