@@ -48,19 +48,19 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
         if not waiting:
             return
         through, beyond = self._settled_through, self._settled_beyond
-        has_news = False
+        newest = 0  # the broker takes no tag that it has had before, also not as the end of a range
         while True:
             if through + 1 in waiting:
                 waiting.discard(through + 1)
-                has_news = True
+                newest = through + 1
             elif through + 1 in beyond:
                 beyond.discard(through + 1)
             else:
                 break
             through += 1
         self._settled_through = through
-        if has_news:
-            super().basic_ack(through, multiple=True)
+        if newest:
+            super().basic_ack(newest, multiple=True)
         for tag in sorted(waiting):
             super().basic_ack(tag)
             beyond.add(tag)

@@ -198,6 +198,11 @@ class Recovery:
         """Empty the hub of dead descriptors and put the pool's back."""
         consumer = self.consumer
         hub = consumer.hub
+        for callback in hub._pop_ready():
+            try:
+                callback()
+            except Exception as exc:  # it was to read from the connection that is lost
+                logger.debug("Dropped with the connection: %r", exc)
         hub.reset()
         hub.on_tick.clear()
         loops.set_event_loop(hub)
