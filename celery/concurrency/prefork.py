@@ -221,7 +221,7 @@ class TaskPool(JobPool):
 
     @property
     def num_processes(self) -> int:
-        return len(self._pool.children)
+        return self._pool.limit
 
     def _get_info(self) -> dict[str, Any]:
         children = list(self._pool.children.values())

@@ -12,22 +12,24 @@ __all__ = ("Agenda",)
 
 
 class Agenda:
-    """Actions by the time at which they are due.  With a hub, one timer of it stands for the next of them."""
+    """Actions by the time at which they are due.
+
+    On a hub, few timers stand for many actions.  One that is armed stays, also when something earlier comes: to cancel
+    it for each would fill the hub's queue, where a canceled timer stays until its time.
+    """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._entries: list[tuple[float, int, Callable[[], Any]]] = []
         self._numbers = count()
         self._hub: Any = None
-        self._timer: Any = None
-        self._timer_at = 0.0
+        self._armed: list[float] = []  #: when timers of the hub will fire
 
     def use(self, hub: Any) -> None:
         """Let ``hub`` call what is due."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._hub = hub
+        if hub is not self._hub:
+            self._hub = hub
+            self._armed.clear()
         self._arm()
 
     def after(self, seconds: float, action: Callable[[], Any]) -> None:
@@ -48,23 +50,18 @@ class Agenda:
 
     def clear(self) -> None:
         self._entries.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _arm(self) -> None:
         if self._hub is None or not self._entries:
             return
         due_at = self._entries[0][0]
-        if self._timer is not None:
-            if self._timer_at <= due_at:
-                return
-            self._timer.cancel()
-        self._timer_at = due_at
-        self._timer = self._hub.call_later(max(due_at - self._clock(), 0.0), self._fire)
+        if not self._armed or due_at < self._armed[0]:
+            heapq.heappush(self._armed, due_at)
+            self._hub.call_later(max(due_at - self._clock(), 0.0), self._fire)
 
     def _fire(self) -> None:
-        self._timer = None
+        if self._armed:
+            heapq.heappop(self._armed)
         try:
             self.run_due()
         finally:

@@ -34,20 +34,31 @@ def test_nothing_is_left_of_an_empty_agenda():
     assert agenda.seconds_left() is None
 
 
-def test_a_hub_has_one_timer_however_many_actions_there_are():
+def test_a_hub_has_few_timers_however_many_actions_there_are():
     hub, called = Hub(), []
     agenda = Agenda()
     agenda.use(hub)
-    for n in range(5):
-        agenda.after(10 + n, lambda: None)
-    agenda.after(0, lambda: called.append("first"))
-    living = [entry for entry in hub.timer._queue if not entry[2].canceled]
+    agenda.after(300, lambda: None)
     loop = hub.create_loop()
-    while not called:
-        next(loop)
+    for n in range(50):
+        agenda.after(0, lambda n=n: called.append(n))
+        agenda.after(300 + n, lambda: None)
+        while len(called) <= n:
+            next(loop)
 
-    assert len(living) == 1
-    assert called == ["first"]
+    assert len(hub.timer._queue) == 1
+    assert called == list(range(50))
+    hub.close()
+
+
+def test_a_hub_that_is_used_again_does_not_get_the_same_timer_twice():
+    hub = Hub()
+    agenda = Agenda()
+    agenda.after(10, lambda: None)
+    for _ in range(3):
+        agenda.use(hub)
+
+    assert len(hub.timer._queue) == 1
     hub.close()
 
 
