@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 from redis.exceptions import TimeoutError
@@ -20,15 +21,20 @@ CHUNK_SIZE = 500
 READ_BESIDE_MAX = 100
 
 
+_PING = pack(("PING",))
+
+
 class Listener:
     """A line that is subscribed to the channels of records, which are named like their keys."""
 
-    __slots__ = ("_may_read", "channels", "line")
+    __slots__ = ("_asked", "_heard_at", "_may_read", "channels", "line")
 
     def __init__(self, line: Line, may_read: bool = True) -> None:
         self.line = line
         self.channels: set[bytes] = set()
         self._may_read = may_read and line.prefer_pushes()
+        self._heard_at = monotonic()
+        self._asked = False
 
     def watch(
         self, keys: Iterable[bytes], read: Callable[[list[bytes]], list[Any]], seconds: float | None = None
@@ -77,7 +83,11 @@ class Listener:
 
     def hear(self, seconds: float | None) -> list[tuple[bytes, Any]]:
         """Return ``(key, value)`` of what is published within ``seconds``, as soon as there is something."""
-        return [(push[1], push[2]) for push in self.line.hear(seconds) if _is_message(push)]
+        heard = self.line.hear(seconds)
+        if heard:
+            self._heard_at = monotonic()
+            self._asked = False
+        return [(push[1], push[2]) for push in heard if _is_message(push)]
 
     def unwatch(self, keys: Iterable[bytes]) -> None:
         """Unsubscribe; what the server says to it is not waited for."""
@@ -89,9 +99,21 @@ class Listener:
         if commands:
             self.line.send(b"".join(commands))
 
-    def ping(self) -> None:
-        """Ask for a sign of life; it comes as something heard."""
-        self.line.send(pack(("PING",)))
+    def check_health(self, interval: float) -> None:
+        """Ask for a sign of life if there was none for so many seconds.
+
+        Raises:
+            TimeoutError: none came since the last time.
+        """
+        now = monotonic()
+        if now - self._heard_at < interval:
+            return
+        if self._asked:
+            self.line.close()
+            raise TimeoutError(f"Redis gave no sign of life for {interval} seconds")
+        self._asked = True
+        self._heard_at = now
+        self.line.send(_PING)
 
 
 def _is_message(push: Any) -> bool:

@@ -177,7 +177,6 @@ class Wait:
         self._missing = dict.fromkeys(keys)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._listener: Listener | None = None
-        self._heard_at = 0.0
         self._health_check = backend.connparams.get("health_check_interval") or None
 
     def is_over(self) -> bool:
@@ -220,16 +219,8 @@ class Wait:
             return self._open(is_first=False)
         heard = self._listener.hear(seconds)
         if self._health_check is not None:
-            self._check_health()
+            self._listener.check_health(self._health_check)
         return heard
-
-    def _check_health(self) -> None:
-        line = self._listener.line  # type: ignore[union-attr]  # there is one
-        now = time.monotonic()
-        if now - line.used_at < self._health_check:
-            return
-        line.used_at = now
-        self._listener.ping()  # type: ignore[union-attr]
 
     def _persistently(self, step: Callable[[], list[tuple[bytes, Any]]]) -> list[tuple[bytes, Any]]:
         backend = self._backend

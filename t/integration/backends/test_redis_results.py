@@ -823,3 +823,182 @@ def test_a_big_header_is_released(chords):
         part(chords, str(uuid.uuid4()), number, number)
 
     assert chords.sent == [("BODY", list(range(size)))]
+
+
+# -- sentinel
+
+
+class Sentinel:
+    """A master, a replica, and a sentinel that watches them."""
+
+    def __init__(self, directory):
+        (directory / "m").mkdir()
+        (directory / "r").mkdir()
+        (directory / "s").mkdir()
+        self.master = Server(directory / "m")
+        self.replica = Server(directory / "r", "--replicaof", "127.0.0.1", str(self.master.port))
+        self.port = free_port()
+        config = directory / "s" / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\ndir {directory / 's'}\n"
+            f"sentinel monitor main 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n"
+        )
+        self.process = subprocess.Popen(["redis-server", str(config), "--sentinel"], stdout=subprocess.DEVNULL)
+        self.wait_for(lambda client: client.sentinel_slaves("main"))
+
+    def wait_for(self, claim):
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            with contextlib.suppress(redis.RedisError), redis.Redis(port=self.port) as client:
+                if claim(client):
+                    return
+            time.sleep(0.1)
+        raise AssertionError("sentinel is not ready")
+
+    def master_port(self):
+        with redis.Redis(port=self.port) as client:
+            return int(client.sentinel_get_master_addr_by_name("main")[1])
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.master.stop()
+        self.replica.stop()
+
+
+@pytest.mark.slow
+def test_a_wait_survives_a_failover(tmp_path):
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    sentinel = Sentinel(tmp_path)
+    app = Celery(
+        "sentinel", broker="memory://", backend=f"sentinel://127.0.0.1:{sentinel.port}/0", set_as_current=False
+    )
+    app.conf.result_backend_transport_options = {"master_name": "main"}
+    found = []
+    waiter = threading.Thread(target=lambda: found.append(app.AsyncResult("t").get(timeout=40)))
+    try:
+        done(app, "before", 1)
+        assert app.AsyncResult("before").get(timeout=5) == 1
+        waiter.start()
+        time.sleep(0.2)
+        sentinel.master.stop()
+        sentinel.wait_for(lambda client: sentinel.master_port() == sentinel.replica.port)
+        done(app, "t", "after")
+        waiter.join()
+        assert found == ["after"]
+    finally:
+        close(app)
+        sentinel.stop()
+
+
+# -- what settings reach the server
+
+
+def test_a_connection_carries_the_configured_name(make, client):
+    app = make(redis_client_name="my-results")
+    done(app, "t")
+
+    assert "my-results" in {each["name"] for each in client.client_list()}
+
+
+def test_a_user_with_few_rights_is_enough(make, client, server):
+    client.acl_setuser(
+        "few",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["celery-*"],
+        channels=["celery-*"],
+        commands=["+@read", "+@write", "+@transaction", "+@pubsub", "+@scripting", "+@connection"],
+    )
+    app = make(url=f"redis://few:pw@127.0.0.1:{server.port}/0")
+    threading.Timer(0.1, done, (app, "t", 5)).start()
+
+    assert app.AsyncResult("t").get(timeout=5) == 5
+
+
+def test_a_waiting_connection_is_asked_for_signs_of_life(make, commands):
+    app = make(redis_backend_health_check_interval=1)
+    with pytest.raises(TimeoutError):
+        app.AsyncResult("warm-up").get(timeout=0.01)
+    watched = commands()
+    with pytest.raises(TimeoutError):
+        app.AsyncResult("t").get(timeout=1.5)
+    watched.stop()
+
+    assert sum(line.startswith("PING") for line in watched.lines) >= 1
+
+
+def test_a_server_that_gives_no_sign_of_life_is_left(tmp_path, caplog):
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = Server(tmp_path)
+    url = f"{server.url}?health_check_interval=1"
+    app = Celery("stalled", broker="memory://", backend=url, set_as_current=False)
+    found = []
+    waiter = threading.Thread(target=lambda: found.append(app.AsyncResult("t").get(timeout=30)))
+    try:
+        done(app, "warm-up")
+        waiter.start()
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        server.process.send_signal(signal.SIGCONT)
+        done(app, "t", 5)
+        waiter.join()
+        assert found == [5]
+        assert "no sign of life" in caplog.text
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+        close(app)
+        server.stop()
+
+
+def test_results_over_tls(tmp_path):
+    if shutil.which("redis-server") is None or shutil.which("openssl") is None:
+        pytest.skip("redis-server or openssl is not installed")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        + ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )
+    tls_port = free_port()
+    files = ["--tls-cert-file", str(tmp_path / "cert.pem"), "--tls-key-file", str(tmp_path / "key.pem")]
+    try:
+        server = Server(
+            tmp_path, "--tls-port", str(tls_port), *files, "--tls-ca-cert-file", str(tmp_path / "cert.pem"),
+            "--tls-auth-clients", "no",
+        )  # fmt: skip
+    except AssertionError:
+        pytest.skip("redis-server speaks no TLS")
+    url = f"rediss://localhost:{tls_port}/0?ssl_cert_reqs=required&ssl_ca_certs={tmp_path / 'cert.pem'}"
+    app = Celery("tls", broker="memory://", backend=url, set_as_current=False)
+    try:
+        app.backend.defer_confirmations()
+        for number in range(100):
+            done(app, f"t{number}", "x" * 10_000)
+        app.backend.flush()
+        threading.Timer(0.1, done, (app, "late", "y" * 500_000)).start()
+
+        assert app.AsyncResult("late").get(timeout=10) == "y" * 500_000
+        results = app.ResultSet([app.AsyncResult(f"t{number}") for number in range(100)])
+        assert set(results.get(timeout=10)) == {"x" * 10_000}
+    finally:
+        close(app)
+        server.stop()
+
+
+def test_results_over_a_unix_socket(tmp_path):
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = Server(tmp_path, "--unixsocket", str(tmp_path / "redis.sock"))
+    app = Celery("unix", broker="memory://", backend=f"redis+socket://{tmp_path}/redis.sock", set_as_current=False)
+    try:
+        done(app, "t", 5)
+        assert app.AsyncResult("t").get(timeout=5) == 5
+    finally:
+        close(app)
+        server.stop()
