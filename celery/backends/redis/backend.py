@@ -14,7 +14,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import redis
-from kombu.transport.redis import get_redis_error_classes
 from kombu.utils.functional import retry_over_time
 from redis import exceptions as redis_exceptions
 
@@ -39,6 +38,16 @@ logger = get_logger(__name__)
 
 #: What Redis takes as one value.
 MAX_VALUE_BYTES = 536_870_912
+
+#: What says that another connection, or this server a little later, would do it.
+CONNECTION_ERRORS = (
+    redis_exceptions.ConnectionError,
+    redis_exceptions.TimeoutError,
+    redis_exceptions.ReadOnlyError,  # the master became a replica
+    OSError,
+)
+#: What says that the command was wrong.
+CHANNEL_ERRORS = (redis_exceptions.DataError, redis_exceptions.InvalidResponse, redis_exceptions.ResponseError)
 
 _MULTI = pack(("MULTI",))
 _EXEC = pack(("EXEC",))
@@ -95,8 +104,8 @@ class RedisBackend(RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendM
         if url:
             self.connparams = self._params_from_url(url, self.connparams)
         self.url = url
-        self.connection_errors, self.channel_errors = get_redis_error_classes()
-        self.connection_errors += self._additional_errors()
+        self.connection_errors = (*CONNECTION_ERRORS, *self._additional_errors())
+        self.channel_errors = CHANNEL_ERRORS
         self.thread_safe = True
         self._start_afresh()
         self.result_consumer = self.ResultConsumer(
