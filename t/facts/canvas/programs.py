@@ -683,7 +683,7 @@ def stamp_calls(sig: Signature) -> list[Any]:
     return visitor.calls
 
 
-HELPERS = (linked, errored, stamped, set_immutable, unchained, appended, extended, stamp_calls)
+WORDS = (linked, errored, stamped, set_immutable, unchained, appended, extended, stamp_calls)
 
 
 class Mask:
@@ -724,7 +724,7 @@ class Recorder:
     def __init__(self, **conf: Any) -> None:
         self.app = make_app(**conf)
         self.names = namespace(self.app)
-        self.names.update({helper.__name__: helper for helper in HELPERS})
+        self.names.update({word.__name__: word for word in WORDS})
         self.sent: list[dict[str, Any]] = []
         signals.before_task_publish.connect(self._on_publish, weak=False)
 

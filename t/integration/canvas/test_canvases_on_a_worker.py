@@ -103,7 +103,7 @@ def run(request, tmp_path_factory):
     )
     app = programs.make_app(**conf)
     names = programs.namespace(app)
-    names.update({helper.__name__: helper for helper in programs.HELPERS})
+    names.update({word.__name__: word for word in programs.WORDS})
 
     def send(table):
         return {program: eval(program, dict(names)).apply_async() for program in table}
