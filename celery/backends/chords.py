@@ -7,6 +7,7 @@ twice now and then, so a count alone proves nothing.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -76,6 +77,7 @@ class Chords:
         return self._fail_body(callback, exc)
 
     def _fail_body(self, body: Any, exc: BaseException | None, inherited: Iterable[Any] = ()) -> Any:
+        exc = exc if exc is not None else sys.exc_info()[1]
         body = self.app.signature(body)
         request = StandIn.of_signature(_last_task(body))
         task = self.app.tasks.get(request.task)
@@ -89,7 +91,7 @@ class Chords:
                 exc = error
         failed = backend.fail_from_current_stack(request.id, exc=exc)
         if request.chord:  # the body is itself a member of a header: that one ends, too
-            backend.on_chord_part_return(request, states.FAILURE, failed.exception)
+            backend.on_chord_part_return(request, states.FAILURE, exc)
         return failed
 
 

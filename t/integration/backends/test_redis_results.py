@@ -778,6 +778,19 @@ def test_a_failed_member_fails_the_body_when_all_have_ended(chords):
     assert chords.sent == []
 
 
+def test_a_body_that_is_a_member_itself_fails_its_own_chord_too(chords):
+    outer = {"task": "body", "args": [], "kwargs": {}, "options": {"task_id": "OUTER"}, "subtask_type": None}
+    options = {"task_id": "INNER", "group_id": "outer", "group_index": 0, "chord": outer}
+    inner = {"task": "body", "args": [], "kwargs": {}, "options": options, "subtask_type": None}
+    chords.backend.set_chord_size("outer", 1)
+    begin(chords, 1, "a")
+    request = request_of("a", group="g", group_index=0, chord=inner)
+    chords.backend.mark_as_failure("a", KeyError("x"), request=request)
+
+    assert isinstance(chords.backend.get_result("INNER"), ChordError)
+    assert str(chords.backend.get_result("OUTER")).startswith("Dependency INNER raised ChordError(")
+
+
 def test_members_may_be_added_while_it_runs(chords):
     begin(chords, 1, "a")
     chords.backend.add_to_chord("g", chords.AsyncResult("later"))
