@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from billiard.process import current_process
-from kombu.asynchronous import set_event_loop
+from kombu.asynchronous import get_event_loop, set_event_loop
 
 from celery.concurrency.guard import user_code
 from celery.concurrency.processes.calls import run_call
@@ -110,7 +110,7 @@ def main(link: Link, setup: ChildSetup) -> NoReturn:
         gc.freeze()  # what we inherited is not looked through time and again, so its pages stay shared
     end_with_parent(link)
     settle_signals()
-    set_event_loop(None)
+    leave_event_loop()
     current_process().daemon = False  # tasks may start processes of their own
     page = link.page or ProgressPage(link.page_fd)
     with socket.socket(fileno=link.channel_fd) as channel:
@@ -135,6 +135,14 @@ def end_with_parent(link: Link) -> None:
         libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != link.parent_pid:
         os._exit(0)
+
+
+def leave_event_loop() -> None:
+    """Close our copy of the poller of the parent's loop.  To unregister from it would reach into the parent."""
+    hub = get_event_loop()
+    if hub is not None:
+        hub.poller.close()
+        set_event_loop(None)
 
 
 @cache

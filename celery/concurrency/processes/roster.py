@@ -10,6 +10,7 @@ from typing import Any
 
 from billiard import get_context
 from billiard.common import human_status
+from kombu.asynchronous import get_event_loop, set_event_loop
 
 from celery.concurrency.processes.agenda import Agenda
 from celery.concurrency.processes.child import Child, start_child
@@ -109,8 +110,7 @@ class Roster:
         """In a new child: close what is the parent's."""
         for sibling in self.children.values():
             sibling.let_go()
-        if self.hub is not None:
-            self.hub.poller.close()  # only our copy of it; unregistering would reach the parent's
+        set_event_loop(self.hub or get_event_loop())  # the child's `leave_event_loop` sees to it
 
     def _check_up(self, child: Child) -> None:
         if not child.is_up and child.pid in self.children:
