@@ -59,7 +59,8 @@ def work() -> None:
         result.get(timeout=20)
     except ZeroDivisionError as error:
         say("divide.delay(1, 0).get() raises", f"{type(error).__name__}: {error}")
-        say("", f"state {result.state}; from its traceback: {result.traceback.strip().splitlines()[-2].strip()}")
+        where = [line.strip() for line in result.traceback.splitlines() if "tasks.py" in line][-1]
+        say("", f"state {result.state}, and its traceback says where: {where}")
     else:
         raise AssertionError("the division by zero came back without its error")
 
