@@ -20,6 +20,10 @@ from celery.result.tuples import parents_of, with_parents
 __all__ = ("GroupResult", "ResultSet")
 
 
+#: While one member after the other is awaited, all are looked at together so often, in seconds.
+LOAD_SECONDS = 0.05
+
+
 class ResultSet(ResultBase):
     """Several results; members may be sets themselves."""
 
@@ -186,7 +190,11 @@ class ResultSet(ResultBase):
             raise ImproperlyConfigured("Backend does not support on_message callback")
         deadline = None if timeout is None else time.monotonic() + timeout
         values: list[Any] = []
+        load_at = 0.0
         for result in self.results:
+            if isinstance(result, AsyncResult) and result._cache is None and time.monotonic() >= load_at:
+                self._load()  # one look for all, and not one for each
+                load_at = time.monotonic() + LOAD_SECONDS
             remaining = None
             if deadline is not None:
                 remaining = deadline - time.monotonic()

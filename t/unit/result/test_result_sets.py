@@ -79,6 +79,18 @@ def test_the_state_of_many_is_read_at_once(app, store, set_of):
     assert reads == [50]
 
 
+def test_joining_many_that_have_ended_is_one_look(app, store, set_of):
+    for number in range(50):
+        store(f"t{number}", number)
+    reads = []
+    get, mget = app.backend.get, app.backend.mget
+    app.backend.get = lambda key: reads.append(1) or get(key)
+    app.backend.mget = lambda keys: reads.append(len(keys)) or mget(keys)
+
+    assert set_of(*[f"t{number}" for number in range(50)]).join() == list(range(50))
+    assert reads == [50]
+
+
 def test_values_come_in_order(store, set_of):
     for number in (3, 1, 2):
         store(f"t{number}", number)
