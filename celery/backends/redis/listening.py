@@ -98,6 +98,8 @@ class Listener:
         ]
         if commands:
             self.line.send(b"".join(commands))
+        if not self.channels:
+            self.line.pushed.clear()  # confirmations, and what nobody waits for any more
 
     def check_health(self, interval: float) -> None:
         """Ask for a sign of life if there was none for so many seconds.

@@ -424,6 +424,7 @@ def test_nothing_is_left_after_many_gets(app, client):
         time.sleep(0.01)
 
     assert client.pubsub_channels() == []
+    assert all(len(line.pushed) < 10 for line in app.backend._listeners._idle)
     assert len(client.client_list()) <= 4
     assert not app.backend._pending_results
 
