@@ -14,7 +14,7 @@ from celery import platforms, signals
 from celery._state import set_default_app
 from celery.concurrency.base import JobPool, PoolTraits
 from celery.concurrency.processes.calls import Call
-from celery.concurrency.processes.inside import ChildSetup
+from celery.concurrency.processes.inside import ChildSetup, trim_memory
 from celery.concurrency.processes.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class TaskPool(JobPool):
         )
         self.limit = self._pool.limit
         self._thread = threading.get_ident()
+        trim_memory()
         self._pool.start()
         self.submit = self._pool.submit  # type: ignore[method-assign]  # one call less for each job
         self.withdraw = self._pool.withdraw  # type: ignore[method-assign]

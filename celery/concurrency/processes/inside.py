@@ -153,6 +153,14 @@ def libc() -> Any:
     return ctypes.CDLL(None)
 
 
+def trim_memory() -> None:
+    """Give back to the system what starting up has left over, so that children do not each inherit it."""
+    gc.collect()
+    trim = getattr(libc(), "malloc_trim", None)  # glibc has it
+    if trim is not None:
+        trim(0)
+
+
 def settle_signals() -> None:
     """Drop the parent's handlers.  SIGINT is for the parent alone: a terminal sends it to all of us."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
