@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -34,6 +35,9 @@ logger = get_logger(__name__)
 
 #: How many records are kept that came and nobody asked for; beyond, the oldest are forgotten.
 RECORDS_MAX = 8192
+
+#: From how many queues of threads that have ended is consumed all the same.
+ENDED_THREADS_MAX = 64
 
 #: For so long a declared queue is trusted to be there, in seconds.
 DECLARED_SECONDS = 1.0
@@ -64,13 +68,16 @@ class ResultConsumer(BaseResultConsumer):
         super().__init__(*args, **kwargs)
         self._create_binding = self.backend._create_binding
         self._lock = threading.RLock()
-        self._wanted: dict[str, None] = {}
+        self._wanted: dict[str, weakref.ref[threading.Thread]] = {}
         #: The last record of each task, also of those that have not ended.
         self.latest: LRUCache = LRUCache(limit=RECORDS_MAX)
 
     def want(self, queue_name: str) -> None:
-        """Consume from a queue too, from the next turn on."""
-        self._wanted[queue_name] = None
+        """Consume from the queue of this thread too, from the next turn on."""
+        if queue_name not in self._wanted:
+            self._wanted[queue_name] = weakref.ref(threading.current_thread())
+            if self._consumer is None and len(self._wanted) > 4 * ENDED_THREADS_MAX:
+                self._leave_old_queues()
 
     def start(self, initial_task_id: str, no_ack: bool = True, **kwargs: Any) -> None:
         """Open the connection and consume."""
@@ -95,7 +102,17 @@ class ResultConsumer(BaseResultConsumer):
             self._consumer.add_queue(queue)
         if fresh:
             self._consumer.consume()
+            self._leave_old_queues()
         return bool(fresh)
+
+    def _leave_old_queues(self) -> None:
+        """Cancel the oldest queues of threads that have ended; a program may make a thread for each request."""
+        ended = [name for name, thread in list(self._wanted.items()) if not _is_alive(thread())]
+        for name in ended[:-ENDED_THREADS_MAX]:
+            self._wanted.pop(name, None)
+            self.backend._declared.pop(name, None)
+            if self._consumer is not None:
+                self._consumer.cancel_by_queue(name)
 
     def _on_payload(self, body: Any, message: Any) -> None:
         if not isinstance(body, dict) or "task_id" not in body or "status" not in body:
@@ -368,6 +385,10 @@ class RPCBackend(Backend, AsyncBackendMixin):
 
     def delete_group(self, group_id: str) -> None:
         raise _unsupported("delete_group")
+
+
+def _is_alive(thread: threading.Thread | None) -> bool:
+    return thread is not None and thread.is_alive()
 
 
 def _unsupported(what: str) -> NotImplementedError:

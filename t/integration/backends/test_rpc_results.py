@@ -79,6 +79,22 @@ def test_waiting_goes_on_over_a_new_connection(app):
     assert found == [3]
 
 
+@pytest.mark.rabbitmq
+def test_queues_of_threads_that_ended_do_not_pile_up(app):
+    from celery.backends.rpc import ENDED_THREADS_MAX
+
+    for _ in range(ENDED_THREADS_MAX + 20):
+        thread = threading.Thread(target=app.tasks["add"].delay, args=(1, 2))
+        thread.start()
+        thread.join()
+        thread = None
+    result = app.tasks["add"].delay(1, 2)
+    app.backend.store_result(result.id, 3, "SUCCESS", request=request_of(result.id, app.thread_oid))
+
+    assert result.get(timeout=10) == 3
+    assert len(app.backend.result_consumer._wanted) <= ENDED_THREADS_MAX + 2
+
+
 def test_get_ends_in_time_without_a_broker():
     app = Celery("rpc", broker="amqp://guest:guest@127.0.0.1:1//", backend="rpc://", set_as_current=False)
     began = time.monotonic()
