@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.utils.imports import symbol_by_name
 
-from celery.exceptions import ImproperlyConfigured
-
 if TYPE_CHECKING:
     from celery.concurrency.base import BasePool
 
@@ -19,15 +17,13 @@ CUSTOM_POOL_VARIABLE = "CELERY_CUSTOM_WORKER_POOL"
 
 ALIASES: dict[str, str | None] = {
     "prefork": "celery.concurrency.prefork:TaskPool",
+    "eventlet": "celery.concurrency.eventlet:TaskPool",
+    "gevent": "celery.concurrency.gevent:TaskPool",
     "solo": "celery.concurrency.solo:TaskPool",
     "processes": "celery.concurrency.prefork:TaskPool",  # Upstream: an old name
     "threads": "celery.concurrency.thread:TaskPool",
     "custom": os.environ.get(CUSTOM_POOL_VARIABLE),
 }
-
-
-#: Celery's pools of green threads, which are not built here yet.
-GREEN_POOLS = frozenset({"eventlet", "gevent"})
 
 
 def get_implementation(cls: Any) -> type[BasePool]:
@@ -36,12 +32,7 @@ def get_implementation(cls: Any) -> type[BasePool]:
     Raises:
         ImportError: there is no such module, or what it needs is not installed.
         ValueError: ``custom`` is asked for, but the environment names none.
-        ImproperlyConfigured: this version has no such pool.
     """
-    if cls in GREEN_POOLS:
-        raise ImproperlyConfigured(
-            f"The pool {cls!r} is not part of this version. For tasks that mostly wait use threads: -P threads -c 100"
-        )
     if cls == "custom" and not ALIASES["custom"]:
         raise ValueError(f"The pool 'custom' needs the environment variable {CUSTOM_POOL_VARIABLE}: module:Class")
     pool_class: type[BasePool] = symbol_by_name(cls, ALIASES)  # type: ignore[no-untyped-call]  # kombu has no types

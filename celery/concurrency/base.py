@@ -88,7 +88,7 @@ class BasePool:
     CLOSE = 2
     TERMINATE = 3
 
-    Timer = timer2.Timer
+    Timer: Any = timer2.Timer
 
     #: Signal handlers may call it.
     signal_safe = True

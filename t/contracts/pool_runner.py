@@ -37,6 +37,16 @@ def swallow(seconds: str) -> None:
         time.sleep(float(seconds))
 
 
+def hold_on(seconds: str) -> None:
+    """Wait, and let nothing end it."""
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.05)
+        except BaseException:
+            pass
+
+
 def ignore_term(seconds: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(float(seconds))
@@ -86,6 +96,7 @@ COMMANDS: dict[str, Callable[[str], object]] = {
     "in_c": in_c,
     "swallow": swallow,
     "ignore_term": ignore_term,
+    "hold_on": hold_on,
     "leave_thread": leave_thread,
     "allocate": allocate,
     "note": note,

@@ -22,6 +22,14 @@ POOLS = {
     "solo": ("solo", {}),
 }
 
+#: Green pools need a patched process: `test_green_pools.py` runs this file in one, and names the pool here.
+GREEN_POOL = os.environ.get("TEST_GREEN_POOL")
+if GREEN_POOL:
+    POOLS[GREEN_POOL] = (GREEN_POOL, {})
+    EVERY_POOL = [GREEN_POOL]
+else:
+    EVERY_POOL = list(POOLS)
+
 
 class Job:
     """Notes what it is told."""
@@ -135,7 +143,7 @@ def build(request) -> Iterator[Callable[..., House]]:
         house.close()
 
 
-@pytest.fixture(params=list(POOLS))
+@pytest.fixture(params=EVERY_POOL)
 def any_pool(request, build) -> Callable[..., House]:
     return partial(build, request.param)
 
@@ -332,10 +340,84 @@ def test_info_has_what_stats_shows(any_pool):
         "prefork": {"processes", "max-tasks-per-child", "put-guarded-by-semaphore", "timeouts", "writes"},
         "threads": {"threads"},
         "solo": {"processes", "max-tasks-per-child", "put-guarded-by-semaphore", "timeouts"},
-    }[POOLS[house.kind][0]]
+    }.get(POOLS[house.kind][0], set())
 
     assert set(house.pool.info) == {"implementation", "max-concurrency"} | keys
     assert house.pool.info["max-concurrency"] == house.pool.limit
+
+
+# -- green pools: what waits can be killed
+
+
+@pytest.fixture
+def green_pool(build) -> Callable[..., House]:
+    if GREEN_POOL is None:
+        pytest.skip("needs a patched process")
+    return partial(build, GREEN_POOL)
+
+
+def test_a_waiting_green_task_is_ended_by_the_hard_limit(green_pool):
+    house = green_pool(1)
+    slow, ignorant, other = Job("sleep 30", hard=0.2), Job("hold_on 30", hard=0.2), Job("echo other")
+    began = time.monotonic()
+    house.run(slow, ignorant, other)
+
+    assert slow.told == ignorant.told == [("started",), ("hard limit", 0.2)]
+    assert other.answer == "other"
+    assert time.monotonic() - began < 2
+
+
+def test_a_waiting_green_task_can_be_terminated(green_pool):
+    house = green_pool(2)
+    by_pid, by_job = Job("sleep 30"), Job("sleep 30")
+    for job in (by_pid, by_job):
+        house.pool.submit(job)
+    house.until(lambda: by_pid.has_begun and by_job.has_begun)
+    assert house.pool.terminate_job(by_pid.pid, "SIGKILL")
+    assert house.pool.terminate_job(by_job)
+    assert not house.pool.terminate_job(1)
+    house.until(lambda: by_pid.has_ended and by_job.has_ended)
+
+    assert isinstance(by_pid.told[-1][1], Terminated)
+    assert [str(job.told[-1][1]) for job in (by_pid, by_job)] == ["9", "15"]
+
+
+def test_a_green_pool_grows_and_shrinks(green_pool):
+    house = green_pool(1)
+    house.pool.grow(9)
+    jobs = [Job("sleep 0.2") for _ in range(10)]
+    began = time.monotonic()
+    house.run(*jobs)
+    assert time.monotonic() - began < 1
+    house.pool.shrink(9)
+
+    assert house.pool.num_processes == 1
+    with pytest.raises(ValueError, match="a pool needs one"):
+        house.pool.shrink(1)
+
+
+def test_a_green_call_has_a_time_limit(green_pool):
+    house, told = green_pool(1), []
+    house.pool.apply_async(time.sleep, (30,), timeout=0.1, timeout_callback=lambda *args: told.append(args))
+    house.until(lambda: told)
+
+    assert told == [(False, 0.1)]
+
+
+def test_a_green_timer_calls_at_the_time_and_can_be_called_off(green_pool):
+    house, called = green_pool(1), []
+    timer = house.pool.Timer()
+    timer.call_after(0.05, called.append, ("once",))
+    timer.cancel(timer.call_after(0.05, called.append, ("never",)))
+    timer.call_repeatedly(0.03, called.append, ("often",))
+    house.until(lambda: called.count("often") > 2 and "once" in called)
+    timer.clear()
+    count = len(called)
+    house.turn(0.1)
+
+    assert "never" not in called
+    assert len(called) == count
+    assert not timer.queue
 
 
 # -- soft limits, where they are promised

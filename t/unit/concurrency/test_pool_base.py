@@ -10,7 +10,6 @@ from billiard.exceptions import WorkerLostError
 
 from celery import concurrency
 from celery.concurrency.base import BasePool, apply_target, bare_exception, exception_info
-from celery.exceptions import ImproperlyConfigured
 
 
 class OwnPool(BasePool):
@@ -42,12 +41,6 @@ def test_pools_are_found_by_name(name):
 def test_a_pool_is_found_by_its_path():
     assert concurrency.get_implementation("celery.concurrency.base:BasePool") is BasePool
     assert concurrency.get_implementation(OwnPool) is OwnPool
-
-
-@pytest.mark.parametrize("name", ["gevent", "eventlet"])
-def test_a_pool_that_is_not_there_yet_says_what_to_use_instead(name):
-    with pytest.raises(ImproperlyConfigured, match="-P threads"):
-        concurrency.get_implementation(name)
 
 
 def test_custom_without_a_class_says_what_to_set(monkeypatch):
