@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kombu.compression import compress, decompress, encoders, get_encoder
-from kombu.exceptions import EncodeError
+from kombu.compression import compress, encoders, get_encoder
+from kombu.exceptions import DecodeError, EncodeError
 from kombu.serialization import loads, prepare_accept_content, registry
 from kombu.utils.json import JSONEncoder
 from kombu.utils.json import dumps as kombu_json_dumps
@@ -22,6 +22,7 @@ from celery.protocol.result import (
     wrap_compressed,
 )
 from celery.result import ResultBase
+from celery.utils.inflate import inflate
 from celery.utils.serialization import (
     UnpickleableExceptionWrapper,
     get_pickleable_exception,
@@ -29,6 +30,9 @@ from celery.utils.serialization import (
 )
 
 __all__ = ("Codec",)
+
+#: How large a record may become when it is decompressed: as large as Redis takes one.
+MOST_RECORD_BYTES = 512 * 1024 * 1024
 
 #: Serializers that can carry an exception as it is.
 _CARRY_EXCEPTIONS = frozenset({"pickle"})
@@ -142,7 +146,7 @@ class Codec:
             return payload
         compressed = split_compressed(payload)
         if compressed is not None:
-            payload = decompress(*compressed)
+            payload = _inflated(*compressed)
         if isinstance(payload, str) and self.content_encoding == "binary":
             payload = payload.encode()
         return loads(
@@ -152,6 +156,13 @@ class Codec:
     def decode_result(self, payload: Any) -> dict[str, Any]:
         """Return the record in ``payload``, with an exception object where there was one."""
         return self.meta_from_decoded(self.decode(payload))
+
+
+def _inflated(body: bytes, content_type: str) -> bytes:
+    try:
+        return inflate(body, content_type, MOST_RECORD_BYTES)
+    except Exception as error:  # each compression has errors of its own
+        raise DecodeError(f"a compressed record cannot be read: {error}") from error
 
 
 def _encoder_named(serializer: str) -> tuple[str, str, Callable[[Any], Any]]:

@@ -155,6 +155,15 @@ def test_compressed_records_are_read_whatever_the_setting_is_then(app, name):
     assert reader.get_result("t") == {"x": 1}
 
 
+def test_a_bomb_is_not_decompressed(app, monkeypatch):
+    monkeypatch.setattr("celery.backends.codec.MOST_RECORD_BYTES", 1000)
+    store = dict_store(app, result_compression="gzip")
+    store.store_result("t", "x" * 2000, "SUCCESS")
+
+    with pytest.raises(DecodeError, match="compressed"):
+        store.get_result("t")
+
+
 def test_an_unknown_compression_is_refused_with_those_that_exist(app):
     with pytest.raises(ImproperlyConfigured, match=r"zippp.*Known: .*gzip"):
         dict_store(app, result_compression="zippp")
