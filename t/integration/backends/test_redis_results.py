@@ -17,7 +17,9 @@ from types import SimpleNamespace
 
 import pytest
 
-redis = pytest.importorskip("redis")
+pytest.importorskip("redis")
+
+import redis
 
 from celery import Celery
 from celery.exceptions import BackendStoreError, ChordError, TimeoutError

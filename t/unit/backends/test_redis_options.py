@@ -6,8 +6,9 @@ import ssl
 
 import pytest
 
-redis = pytest.importorskip("redis")
+pytest.importorskip("redis")
 
+import redis
 from redis.connection import SSLConnection, UnixDomainSocketConnection
 from redis.credentials import UsernamePasswordCredentialProvider
 
