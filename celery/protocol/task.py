@@ -298,9 +298,9 @@ def _read_body(task: ParsedTask, body: Any) -> ParsedTask:
     if not isinstance(embed, Mapping):
         raise _Bad(f"the third part of the body is no mapping but {_kind(embed)}")
     task.args, task.kwargs = _arguments(args, kwargs)
-    task.callbacks = _optional(embed, "callbacks", (list, tuple))
-    task.errbacks = _optional(embed, "errbacks", (list, tuple))
-    task.chain = _optional(embed, "chain", (list, tuple))
+    task.callbacks = _signatures(embed, "callbacks")
+    task.errbacks = _signatures(embed, "errbacks")
+    task.chain = _signatures(embed, "chain")
     task.chord = _optional(embed, "chord", Mapping)
     return task
 
@@ -312,8 +312,8 @@ def _read_v1(body: Any) -> ParsedTask:
     task.group = task.group or _optional(body, "taskset", str)
     task.is_utc = body.get("utc") is not False
     task.args, task.kwargs = _arguments(body.get("args") or (), body.get("kwargs") or {})
-    task.callbacks = _optional(body, "callbacks", (list, tuple))
-    task.errbacks = _optional(body, "errbacks", (list, tuple))
+    task.callbacks = _signatures(body, "callbacks")
+    task.errbacks = _signatures(body, "errbacks")
     task.chord = _optional(body, "chord", Mapping)
     return task
 
@@ -327,6 +327,14 @@ def _arguments(args: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]
         if not isinstance(key, str):
             raise _Bad(f"kwargs has the key {key!r:.40}, which is no text")
     return args, kwargs
+
+
+def _signatures(fields: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]] | None:
+    found: Sequence[Any] | None = _optional(fields, name, (list, tuple))
+    for each in found or ():
+        if not isinstance(each, Mapping):
+            raise _Bad(f"`{name}` has no signature but {_kind(each)} in it")
+    return found
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

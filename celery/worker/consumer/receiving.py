@@ -65,7 +65,10 @@ def is_usual(headers: Mapping[str, Any]) -> bool:
 
 def dump_body(m: Any, body: Any) -> str:
     """Return ``body`` (by default that of the message ``m``) as text for a log, cut to a bearable length."""
-    body = m.body if body is None else body
+    try:
+        body = m.body if body is None else body
+    except DecodeError as exc:
+        return f"unreadable: {exc}"
     if isinstance(body, memoryview):
         body = bytes(body)
     size = len(m.body) if m.body is not None else 0
@@ -161,8 +164,9 @@ class Receiver:
         signals.task_rejected.send(sender=self.consumer, message=message, exc=None)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        logger.error("Received invalid task message, set aside: %s\n%s", exc, self._describe(message, body))
+        # First aside, then the words: whatever is wrong with the message, it must not come back.
         self.consumer.set_aside(message, str(exc))
+        logger.error("Received invalid task message, set aside: %s\n%s", exc, self._describe(message, body))
         signals.task_rejected.send(sender=self.consumer, message=message, exc=exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
