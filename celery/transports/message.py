@@ -110,6 +110,8 @@ class Message(KombuMessage):
 
     def _decode_body(self) -> Any:
         body = self.raw_body
+        if body is not None and not isinstance(body, (str, bytes)):
+            raise TypeError(f"it is no text but {type(body).__name__}")
         if body and self.body_encoding == "base64":
             body = b64decode(body)
         elif body and self.body_encoding and self.body_encoding.lower() != "utf-8":

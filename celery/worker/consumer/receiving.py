@@ -71,7 +71,7 @@ def dump_body(m: Any, body: Any) -> str:
         return f"unreadable: {exc}"
     if isinstance(body, memoryview):
         body = bytes(body)
-    size = len(m.body) if m.body is not None else 0
+    size = len(m.body) if isinstance(m.body, (bytes, str, memoryview)) else 0
     return f"{truncate(safe_repr(body), 1024)} ({size}b)"
 
 
@@ -91,18 +91,19 @@ class Receiver:
         if consumer.answers_come_from_other_threads:
             ack, reject = partial(consumer.call_soon_ack, ack), partial(consumer.call_soon_ack, reject)
         fatal = (*consumer.connection_errors, *consumer.channel_errors, MemoryError)
-        receive_other, on_failure = self._receive_other, self._on_failure
+        sort_out, receive_other, on_failure = self._sort_out, self._receive_other, self._on_failure
 
         def on_task_received(message: Any) -> None:
             headers = message.headers
             try:
                 strategy = strategies[headers["task"]]
             except (KeyError, TypeError):
-                return receive_other(message, ack, reject)
+                return sort_out(message, fatal, receive_other, message, ack, reject)
             if not is_usual(headers):
                 parsed = parse_headers(headers)
                 if isinstance(parsed, Unreadable):
-                    return consumer.on_invalid_task(None, message, InvalidTaskError(parsed.reason))
+                    error = InvalidTaskError(parsed.reason)
+                    return sort_out(message, fatal, consumer.on_invalid_task, None, message, error)
             if (
                 adoption
                 and message.delivery_info.get("redelivered")
@@ -117,6 +118,17 @@ class Receiver:
                 on_failure(message, None, exc)
 
         return on_task_received
+
+    def _sort_out(self, message: Any, fatal: Any, deal: Callable[..., None], *args: Any) -> None:
+        """Let ``deal`` see to a strange message; if that fails, too, the message still goes, and the worker stays."""
+        try:
+            deal(*args)
+        except fatal:
+            raise
+        except Exception as exc:
+            logger.critical("A message could not be sorted out, set aside: %r", exc, exc_info=True)
+            if not message.acknowledged:
+                self.consumer.set_aside(message, f"{type(exc).__name__}: {exc}")
 
     def _receive_other(self, message: Any, ack: Callable[..., None], reject: Callable[..., None]) -> None:
         """Take what the quick way could not: version 1, a task that is not known here, or no task message at all."""
