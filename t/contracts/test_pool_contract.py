@@ -883,9 +883,10 @@ def test_children_die_with_their_parent():
 
 def test_a_child_holds_no_descriptor_of_its_siblings_or_the_hub(forks):
     house = forks(3).ready()
+    before = house.pids
     house.pool.restart()  # these are forked while the hub has the pool's descriptors
+    house.until(lambda: len(house.pids) == 3 and not house.pids & before)
     house.ready()
-    house.until(lambda: len(house.pids) == 3)
     sockets = {os.readlink(f"/proc/self/fd/{child.channel.fileno()}") for child in house.pool._pool.children.values()}
     for pid in house.pids:
         links = set()
