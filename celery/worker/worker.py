@@ -36,7 +36,7 @@ except ImportError:  # Windows has none
 __all__ = ("WorkController",)
 
 #: Seconds for which a broker that does not answer may hold up the shutdown.
-SHUTDOWN_SOCKET_TIMEOUT = 5.0
+SHUTDOWN_SOCKET_TIMEOUT = 3.0
 
 #: sysexits.h: something is wrong with the configuration.
 EX_CONFIG = getattr(os, "EX_CONFIG", 78)
@@ -396,9 +396,18 @@ class WorkController:
                 warm = state.should_terminate is None  # else a signal came meanwhile that asks for a cold one
             if not warm and self.consumer is not None:
                 self.consumer.give_up_requests()
-            bound_open_broker_sockets(getattr(self.consumer, "connection", None), SHUTDOWN_SOCKET_TIMEOUT)
+            self._lose_patience()
             self.blueprint.stop(self, terminate=not warm)
             self.blueprint.join()
+
+    def _lose_patience(self) -> None:
+        """Have the broker no longer hold up what is left to do."""
+        eventer = getattr(self.consumer, "event_dispatcher", None)
+        for connection in (getattr(self.consumer, "connection", None), getattr(eventer, "connection", None)):
+            bound_open_broker_sockets(connection, SHUTDOWN_SOCKET_TIMEOUT)
+            for channel in getattr(getattr(connection, "_transport", None), "channels", None) or ():
+                if hasattr(channel, "patience"):  # one of our transports
+                    channel.socket_timeout = SHUTDOWN_SOCKET_TIMEOUT
 
     def _stop_taking(self) -> None:
         """Take no more messages.  The connection stays, for acknowledgements and heartbeats."""
