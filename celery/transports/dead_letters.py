@@ -56,10 +56,13 @@ def _publish_copy(message: Any, reason: str, queue: str) -> None:
         REASON: reason[:MOST_REASON],
         QUEUE_HEADER: str(info.get("routing_key") or ""),
     }
-    headers.pop("compression", None)  # kombu's messages have been decompressed
+    raw = getattr(message, "raw_body", None)
+    if raw is None:
+        headers.pop("compression", None)  # kombu's messages have been decompressed
+        raw = message.body
     channel.queue_declare(queue=queue, durable=True, auto_delete=False)
     prepared = channel.prepare_message(
-        message.body if message.body is not None else b"",
+        b"" if raw is None else raw,
         priority=kept.pop("priority", None),
         content_type=message.content_type or "application/octet-stream",
         content_encoding=message.content_encoding or "binary",

@@ -45,9 +45,9 @@ MALFORMED = "MALFORMED"
 class Frame(NamedTuple):
     """What a child needs to run one request.
 
-    ``body`` is as it came, ``body_encoding`` "base64" or "" ; ``decoded`` true says that ``body`` is already
-    ``(args, kwargs, embed)``.  ``wants_answer`` asks for value and runtime of a success, ``is_late`` for stores to
-    be confirmed before the answer.
+    ``body`` is as it came, ``body_encoding`` "base64", "raw" (compressed only) or "" ; ``decoded`` true says that
+    ``body`` is already ``(args, kwargs, embed)``.  ``wants_answer`` asks for value and runtime of a success,
+    ``is_late`` for stores to be confirmed before the answer.
     """
 
     name: str
@@ -180,9 +180,10 @@ class Runner:
         content_encoding: str | None,
         compression: str | None,
     ) -> tuple[Any, Any, dict[str, Any]]:
-        if body_encoding == "base64":
+        if body_encoding == "base64" or body_encoding == "raw":
             try:
-                body = b64decode(body)
+                if body_encoding == "base64":
+                    body = b64decode(body)
                 if compression:  # what is not raw has been decompressed by its transport
                     body = inflate(body, compression, self._most_bytes)
             except Exception as exc:  # each compression has errors of its own

@@ -10,23 +10,13 @@ from kombu.transport.redis import get_redis_error_classes
 from redis import exceptions
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
+from celery.transports.errors import MessageTooLarge
+
 __all__ = ("CHANNEL_ERRORS", "CONNECTION_ERRORS", "BrokerFull", "MessageTooLarge", "publish_error")
 
 
 class BrokerFull(OperationalError):
     """Redis refuses writes because its memory is used up; consuming goes on."""
-
-
-class MessageTooLarge(OperationalError, ValueError):
-    """A message is over ``broker_transport_options['max_message_bytes']``; it was not sent."""
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(
-            f"The message has {size:,} bytes; at most {limit:,} are allowed "
-            "(broker_transport_options['max_message_bytes']). Store the data elsewhere and send a reference."
-        )
-        self.size = size
-        self.limit = limit
 
 
 _upstream = get_redis_error_classes()

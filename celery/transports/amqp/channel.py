@@ -1,4 +1,4 @@
-"""RabbitMQ through kombu and py-amqp, with acknowledgements sent together.
+"""A channel whose acknowledgements are sent together.
 
 On an event loop, messages settled in one turn of it are acknowledged by one frame, up to the first that is still
 being worked on; the others by a frame each.  Without a loop each is acknowledged at once.
@@ -6,17 +6,31 @@ being worked on; the others by a frame each.  Without a loop each is acknowledge
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any
 
+from amqp.exceptions import RecoverableConnectionError
 from kombu.transport import pyamqp
 
-__all__ = ("Channel", "SSLTransport", "Transport")
+from celery.transports.amqp.reading import Message
+from celery.transports.errors import MessageTooLarge
+from celery.utils.failpoints import is_active
+
+__all__ = ("Channel",)
+
+#: Class and method of ``basic.ack``, and its arguments: tag, and whether all before it are meant, too.
+ACK = (60, 80)
+_ack_arguments = Struct(">QB").pack
+
+_SENDS_ANY_SIZE = is_active("unprotect.size")
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
     """A channel that remembers what it owes the broker until the end of the loop's turn."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Message = Message
+
+    def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         #: Whether a loop will call `settle`.
         self.is_on_loop = False
         self._acknowledged: set[int] = set()
@@ -24,18 +38,40 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
         self._settled_through = 0
         #: Settled beyond that: the broker knows it.
         self._settled_beyond: set[int] = set()
-        super().__init__(*args, **kwargs)
+        self.max_message_bytes: int = connection.max_message_bytes
+        super().__init__(connection, *args, **kwargs)
+
+    # -- messages ------------------------------------------------------------------------------------------------
+
+    def message_to_python(self, raw_message: Any) -> Any:
+        """Return what was delivered as a message; what came by ``basic_get`` is still py-amqp's."""
+        if isinstance(raw_message, Message):
+            return raw_message
+        info = raw_message.delivery_info
+        return self.Message(raw_message.body, self, info.get("delivery_tag"), raw_message.properties, info)
+
+    def prepare_message(self, body: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the message that will be sent.
+
+        Raises:
+            MessageTooLarge: the body is over ``max_message_bytes``.
+        """
+        if len(body) > self.max_message_bytes and not _SENDS_ANY_SIZE:
+            raise MessageTooLarge(len(body), self.max_message_bytes)
+        return super().prepare_message(body, *args, **kwargs)
+
+    # -- acknowledgements ----------------------------------------------------------------------------------------
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, argsig: str = "Lb") -> None:
         if multiple:
-            super().basic_ack(delivery_tag, True, argsig)
+            self._send_ack(delivery_tag, True)
             self._settled_through = max(self._settled_through, delivery_tag)
             self._settled_beyond = {tag for tag in self._settled_beyond if tag > delivery_tag}
             self._acknowledged = {tag for tag in self._acknowledged if tag > delivery_tag}
         elif self.is_on_loop:
             self._acknowledged.add(delivery_tag)
         else:
-            super().basic_ack(delivery_tag, False, argsig)
+            self._send_ack(delivery_tag)
             self._settled_beyond.add(delivery_tag)
 
     def basic_reject(self, delivery_tag: int, requeue: bool, argsig: str = "Lb") -> None:
@@ -60,11 +96,17 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
             through += 1
         self._settled_through = through
         if newest:
-            super().basic_ack(newest, multiple=True)
+            self._send_ack(newest, True)
         for tag in sorted(waiting):
-            super().basic_ack(tag)
+            self._send_ack(tag)
             beyond.add(tag)
         waiting.clear()
+
+    def _send_ack(self, tag: int, multiple: bool = False) -> None:
+        connection = self.connection
+        if connection is None:
+            raise RecoverableConnectionError("connection already closed")
+        connection.frame_writer(1, self.channel_id, ACK, _ack_arguments(tag, multiple), None)
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         self.settle_quietly()
@@ -77,44 +119,3 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
                 self.settle()
             except (OSError, *self.connection.connection_errors):
                 self._acknowledged.clear()
-
-
-class Connection(pyamqp.Connection):  # type: ignore[misc]  # kombu has no types
-    """A connection whose channels are ours."""
-
-    Channel = Channel
-
-
-class _Settling:
-    """What a transport adds: at the end of each turn of the loop, its channels settle."""
-
-    Connection = Connection
-
-    def register_with_event_loop(self: Any, connection: Any, loop: Any) -> None:
-        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
-
-        def settle_all() -> None:
-            for channel in _channels_of(connection):
-                channel.is_on_loop = True
-                channel.settle()
-
-        settle_all()
-        loop.on_tick.add(settle_all)
-
-    def close_connection(self: Any, connection: Any) -> None:
-        for channel in _channels_of(connection):
-            channel.settle_quietly()
-        super().close_connection(connection)  # type: ignore[misc]
-
-
-def _channels_of(connection: Any) -> list[Channel]:
-    """Return the open channels, without the connection's own."""
-    return [channel for channel in list((connection.channels or {}).values()) if isinstance(channel, Channel)]
-
-
-class Transport(_Settling, pyamqp.Transport):  # type: ignore[misc]  # kombu has no types
-    """``amqp://`` and ``pyamqp://``."""
-
-
-class SSLTransport(_Settling, pyamqp.SSLTransport):  # type: ignore[misc]  # kombu has no types
-    """``amqps://``."""
