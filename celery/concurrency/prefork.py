@@ -122,6 +122,10 @@ class TaskPool(JobPool):
     def withdraw(self, job: Job) -> bool:
         return False
 
+    def holds(self, job: Job) -> bool:
+        """Return whether ``job`` waits here or runs."""
+        return job in self._pool.backlog or self._pool.child_with(job) is not None
+
     def on_apply(
         self,
         target: Callable[..., Any],

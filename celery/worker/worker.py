@@ -326,6 +326,8 @@ class WorkController:
         if isinstance(exc, TaskRevokedError):
             return  # it has said so itself
         logger.critical("The pool refused %s: %r", request, exc, exc_info=True)
+        if getattr(self.pool, "holds", lambda job: False)(request) and not self.pool.withdraw(request):
+            return  # it had it already, and runs it
         state.task_ready(request)
         request.reject(requeue=True)
 

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from servers import wait_until
 
 HERE = Path(__file__).resolve().parent
+
 
 #: The Celery release we are compared with and mixed with, where there is one.
 PEER_PYTHON = os.environ.get("PEER_PYTHON", "")
@@ -32,6 +34,17 @@ def environment(directory: Path, broker: str, backend: str = "", conf: dict[str,
     }
 
 
+def memory_of(pid: int, field: str = "VmRSS") -> int:
+    """Return a figure of ``/proc/PID/status`` in bytes; 0 for a process that has ended."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
 class Actor:
     """A process with a log file, in its own process group."""
 
@@ -39,9 +52,12 @@ class Actor:
         self.name, self.command, self.env, self.directory = name, command, env, directory
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
+        self.cwd = HERE
         self.start()
 
     def start(self) -> None:
+        self.starts += 1
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=self.env, cwd=HERE, stdout=log, stderr=log, start_new_session=True
@@ -76,18 +92,34 @@ class Actor:
         assert self.process is not None
         return self.process.wait(timeout=seconds)
 
-    def children(self) -> list[int]:
-        """Return the ids of the living direct children."""
-        found = []
+    def _children(self) -> Iterator[tuple[int, str]]:
+        """Yield id and state of each direct child."""
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                    state, parent, *_ = (entry / "stat").read_text().rsplit(")", 1)[1].split()
                 except OSError:
                     continue
-                if int(fields[1]) == self.pid and fields[0] != "Z":
-                    found.append(int(entry.name))
-        return found
+                if int(parent) == self.pid:
+                    yield int(entry.name), state
+
+    def children(self) -> list[int]:
+        """Return the ids of the living direct children."""
+        return [pid for pid, state in self._children() if state != "Z"]
+
+    def zombies(self) -> list[int]:
+        """Return the ids of children that have ended for good and are not waited for."""
+        suspects = {pid for pid, state in self._children() if state == "Z"}
+        if suspects:
+            time.sleep(0.5)
+        return [pid for pid, state in self._children() if state == "Z" and pid in suspects]
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory(self, field: str = "VmRSS") -> int:
+        """Return a figure of ``/proc/PID/status`` in bytes."""
+        return memory_of(self.pid, field)
 
 
 class Worker(Actor):
@@ -103,11 +135,8 @@ class Worker(Actor):
 
     def wait_ready(self, seconds: float = 30) -> None:
         """Wait for the line that says that the worker consumes."""
-        count = self.text().count(" ready.")
         wait_until(
-            lambda: self.text().count(" ready.") > count or (count and self.is_running()) or not self.is_running(),
-            seconds,
-            f"{self.name} to be ready",
+            lambda: self.ready_count() >= self.starts or not self.is_running(), seconds, f"{self.name} to be ready"
         )
         if not self.is_running():
             raise RuntimeError(f"{self.name} ended at its start:\n{self.text()[-3000:]}")
@@ -116,6 +145,10 @@ class Worker(Actor):
         """Kill it with all its children and start it again."""
         self.kill_group()
         self.start()
+
+    def ready_count(self) -> int:
+        """How often it has said that it consumes."""
+        return self.text().count(" ready.")
 
 
 class Publisher(Actor):
@@ -127,7 +160,7 @@ class Publisher(Actor):
         directory: Path,
         task: str,
         count: int,
-        *arguments: float,
+        *arguments: Any,
         name: str = "publisher",
         python: str = sys.executable,
     ) -> None:
@@ -135,9 +168,10 @@ class Publisher(Actor):
         super().__init__(name, command, env, directory)
 
 
-def wait_for_progress(path: Path, seconds: float) -> bool:
-    """Return true as soon as ``path`` grows, false after ``seconds``."""
-    size = path.stat().st_size if path.exists() else 0
+def wait_for_progress(path: Path, seconds: float, size: int | None = None) -> bool:
+    """Return true as soon as ``path`` grows (beyond ``size``), false after ``seconds``."""
+    if size is None:
+        size = path.stat().st_size if path.exists() else 0
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if path.exists() and path.stat().st_size > size:

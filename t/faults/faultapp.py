@@ -1,14 +1,18 @@
 """The app of the fault scenarios: tasks whose every execution leaves a line behind.
 
 ``FAULT_DIR`` holds the oracle's files, ``FAULT_BROKER`` and ``FAULT_BACKEND`` the URLs, ``FAULT_CONF`` settings as JSON.
+Runs under the peer's release, too, so it uses nothing but the common API.
 """
 
+import ctypes
 import json
 import os
 import signal
+import threading
 import time
 
 from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
 
 DIRECTORY = os.environ.get("FAULT_DIR", "/tmp")
 app = Celery("faultapp", broker=os.environ.get("FAULT_BROKER"), backend=os.environ.get("FAULT_BACKEND") or None)
@@ -21,10 +25,10 @@ app.conf.update(
 )
 app.conf.update(json.loads(os.environ.get("FAULT_CONF", "{}")))
 
-_effects: dict[int, int] = {}
+_effects: dict = {}
 
 
-def record(*words: object) -> None:
+def record(*words):
     """Append one line to the effects with one write, so that concurrent processes never mix theirs."""
     pid = os.getpid()
     if pid not in _effects:
@@ -43,16 +47,107 @@ def effect(self, seconds=0.001):
     record("end", self.request.id, os.getpid(), start, time.monotonic_ns(), self.request.retries)
 
 
+@app.task
+def ping():
+    return "pong"
+
+
 @app.task(bind=True)
 def poison(self, signum=int(signal.SIGKILL)):
     """Kill the process that runs it."""
     record("begin", self.request.id, os.getpid(), time.monotonic_ns())
-    os.kill(os.getpid(), signum)
+    os.kill(os.getpid(), int(signum))
     time.sleep(10)
+
+
+@app.task(bind=True)
+def poison_group(self):
+    """Kill the whole worker, once its parent has had the time to note that this began."""
+    record("begin", self.request.id, os.getpid(), time.monotonic_ns())
+    time.sleep(0.1)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+@app.task(bind=True)
+def glutton(self, megabytes=1000):
+    """Ask for more memory than there is."""
+    record("begin", self.request.id, os.getpid(), time.monotonic_ns())
+    return len(bytearray(int(megabytes)) * (1 << 20))
 
 
 @app.task(bind=True)
 def blob(self, payload):
     """Take a payload of any size and return its length."""
-    record("end", self.request.id, os.getpid(), time.monotonic_ns(), time.monotonic_ns(), 0)
+    start = time.monotonic_ns()
+    record("end", self.request.id, os.getpid(), start, time.monotonic_ns(), 0)
     return len(payload)
+
+
+# -- against time limits: each would run for SECONDS
+
+SECONDS = 6.0
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+        self.lock = threading.Lock()
+
+
+@app.task
+def loops():
+    """A loop in Python."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        pass
+
+
+@app.task
+def sleeps():
+    time.sleep(SECONDS)
+
+
+@app.task
+def blocks():
+    """A call into C that does not come back by a signal."""
+    libc, deadline = ctypes.PyDLL(None), time.monotonic() + SECONDS  # PyDLL: it keeps the interpreter's lock
+    while time.monotonic() < deadline:
+        libc.usleep(int(SECONDS * 1e6))
+
+
+@app.task
+def swallows():
+    """Takes the exception of the soft limit for nothing."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            time.sleep(0.1)
+        except SoftTimeLimitExceeded:
+            pass
+
+
+@app.task
+def ignores_term():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    swallows()
+
+
+@app.task
+def raises_unpicklable():
+    raise Unpicklable(1, 2)
+
+
+@app.task
+def exits_hard():
+    os._exit(3)
+
+
+@app.task
+def exits():
+    raise SystemExit(4)
+
+
+@app.task
+def leaves_thread():
+    threading.Thread(target=time.sleep, args=(SECONDS,), daemon=False).start()
+    return "left"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 #: An execution that ended this long before a fault may still run again: its acknowledgement was under way.
-ACK_WINDOW_SECONDS = 2.0
+ACK_WINDOW_SECONDS = 0.5
 
 
 @dataclass
@@ -87,13 +87,30 @@ class Oracle:
         return bad
 
     def extras_by_fault(self) -> Counter[int]:
-        """Return how many extra executions follow each fault (by its place in the list)."""
+        """Return how many executions each fault (by its place in the list) has cut off, so that they were repeated.
+
+        Those that had ended, and whose acknowledgement was under way, are not among them.
+        """
         count: Counter[int] = Counter()
-        for runs in self.extras().values():
-            for run in runs:
-                earlier = [index for index, (when, _) in enumerate(self.faults) if when <= run.start]
-                count[earlier[-1] if earlier else -1] += 1
+        for runs in self.executions().values():
+            for before in runs[:-1]:
+                later = [index for index, (when, _) in enumerate(self.faults) if when >= before.start]
+                if before.end is None:
+                    count[later[0] if later else -1] += 1
         return count
+
+    def tell(self, ids: list[str]) -> str:
+        """Return the ids with what is known of each, one a line: its runs, and the faults near them."""
+        runs = self.executions()
+        lines = []
+        for task_id in ids:
+            spans = [
+                f"{run.start / 1e9:.3f}-{run.end / 1e9 if run.end else 0:.3f} in {run.pid}" for run in runs[task_id]
+            ]
+            lines.append(f"{task_id}: {'; '.join(spans) or 'never ran'}")
+        if lines:
+            lines.append("faults: " + ", ".join(f"{when / 1e9:.3f} {kind}" for when, kind in self.faults))
+        return "\n".join(["", *lines, ""]) if lines else ""
 
     def numbers(self, dead: set[str] = frozenset()) -> dict[str, int]:  # type: ignore[assignment]
         """Return the figures of the run, for its report."""

@@ -1,7 +1,8 @@
-"""Publish tasks and write down which ones are known to have been sent: ``publisher.py TASK COUNT [ARGUMENT]``.
+"""Publish tasks and write down which ones are known to have been sent: ``publisher.py TASK COUNT [ARGUMENT ...]``.
 
-``sent`` gets an id after its call returned, ``maybe`` when the call raised (the broker may have it all the same).
-A fixed id is chosen before the call, so that nothing is ever unknown.
+``sent`` gets an id after its call returned, ``maybe`` before it: where the call raised, the broker may have it all the
+same.  The id is chosen before the call, so that nothing is ever unknown.  ``FAULT_PACE`` is the pause between two calls
+in seconds, ``FAULT_RETRY`` empty publishes once only.
 """
 
 import os
@@ -17,8 +18,11 @@ def main(task: str, count: int, arguments: list[float]) -> None:
     signature = getattr(faultapp, task)
     sent = os.open(os.path.join(directory, "sent"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     maybe = os.open(os.path.join(directory, "maybe"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    queue = os.environ.get("FAULT_QUEUE")
-    options = {"queue": queue} if queue else {}
+    pace = float(os.environ.get("FAULT_PACE", 0))
+    options = {"retry": bool(os.environ.get("FAULT_RETRY", "yes"))}
+    if os.environ.get("FAULT_QUEUE"):
+        options["queue"] = os.environ["FAULT_QUEUE"]
+    slowest = 0.0
     for _ in range(count):
         task_id = str(uuid.uuid4())
         os.write(maybe, f"{task_id}\n".encode())
@@ -28,8 +32,13 @@ def main(task: str, count: int, arguments: list[float]) -> None:
         except Exception as error:
             took = time.monotonic() - began
             print(f"{type(error).__name__} after {took:.1f} s: {str(error)[:200]}", file=sys.stderr, flush=True)
+            time.sleep(0.05)
         else:
             os.write(sent, f"{task_id}\n".encode())
+        slowest = max(slowest, time.monotonic() - began)
+        if pace:
+            time.sleep(pace)
+    print(f"slowest call: {slowest:.2f} s", flush=True)
 
 
 if __name__ == "__main__":

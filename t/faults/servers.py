@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+from redis import Redis
 
 
 def free_port() -> int:
@@ -55,6 +60,22 @@ class OwnRedis:
 
     def answers(self) -> bool:
         return self.command("ping").strip() == "PONG"
+
+    @cached_property
+    def client(self) -> Redis:
+        """A connection of the harness's own, named so that no fault hits it by mistake."""
+        return self.database(0)
+
+    def database(self, number: int) -> Redis:
+        return Redis(port=self.port, db=number, client_name="harness", socket_timeout=30)
+
+    def dead_letters(self, queue: str = "celery", database: int = 0) -> list[dict[str, Any]]:
+        """Return what was set aside, oldest first, each with the key ``reason``."""
+        found = []
+        for payload in reversed(self.database(database).lrange(f"{queue}.dead", 0, -1)):
+            envelope = json.loads(payload)
+            found.append({**envelope, "reason": envelope["headers"].get("x-celeriac-reason")})
+        return found
 
     def command(self, *words: str) -> str:
         """Send one command and return the text of its answer."""

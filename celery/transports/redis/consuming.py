@@ -165,7 +165,6 @@ class Consuming:
             self.is_ready = False
             self.engine.alarm(1.0, self.be_ready)
             return
-        failpoint("fetch.after_lease")
         prefix, add, first = self.lease.prefix, self.backlog.append, number
         for position in range(1, len(reply), 2):
             queue = order[reply[position] - 1]
@@ -174,6 +173,8 @@ class Consuming:
                 add((queue, f"{prefix}{number}", payload))
                 number += 1
         taken = number - first
+        if taken:
+            failpoint("fetch.after_lease")
         self._misses = 0 if taken else self._misses + 1
         if taken < want and keys is self.keys:  # else the answer says nothing of the queues of now
             self.is_ready = False

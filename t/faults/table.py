@@ -1,0 +1,5 @@
+"""All scenarios: importing this enters them."""
+
+import malformed  # noqa: F401
+import matrix  # noqa: F401
+import redis_scenarios  # noqa: F401
