@@ -30,6 +30,7 @@ from celery.backends.redis.waiting import Waiting
 from celery.exceptions import BackendStoreError
 from celery.protocol.resp import ReplyError, bulk, error_for, pack
 from celery.utils.log import get_logger
+from celery.utils.redis_driver import driver_arguments
 from celery.utils.time import humanize_seconds
 
 __all__ = ("RedisBackend",)
@@ -149,7 +150,7 @@ class RedisBackend(RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendM
         return self.redis.StrictRedis(connection_pool=self._get_pool(**params))
 
     def _get_pool(self, **params: Any) -> Any:
-        return self.ConnectionPool(**params)
+        return self.ConnectionPool(**{**driver_arguments(), **params})
 
     def _open_line(self, seconds: float | None = None) -> Line:
         pool = self.client.connection_pool

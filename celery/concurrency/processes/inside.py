@@ -155,6 +155,8 @@ def libc() -> Any:
 
 def trim_memory() -> None:
     """Give back to the system what starting up has left over, so that children do not each inherit it."""
+    import encodings.idna  # noqa: F401  # every process that connects needs it, and it is large
+
     gc.collect()
     trim = getattr(libc(), "malloc_trim", None)  # glibc has it
     if trim is not None:

@@ -30,6 +30,7 @@ from celery.transports.redis.qos import QoS
 from celery.transports.redis.resp import bulk, pack
 from celery.transports.redis.settling import Settling
 from celery.utils.failpoints import is_active
+from celery.utils.redis_driver import driver_arguments
 
 __all__ = ("Channel", "SentinelChannel")
 
@@ -121,6 +122,9 @@ class _OurChannel(Consuming, Settling):
     @contextmanager
     def conn_or_acquire(self: Any, client: Any = None) -> Iterator[Any]:
         yield client or self.client
+
+    def _connparams(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**driver_arguments(), **super()._connparams(*args, **kwargs)}  # type: ignore[misc]
 
     def _after_fork(self: Any) -> None:
         pool = self._pool
