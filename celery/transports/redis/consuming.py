@@ -146,7 +146,6 @@ class Consuming:
         lease = self.lease
         number = lease.next_number
         lease.next_number = number + want
-        self.is_asking = True
         elapsed = now - self._counted_at
         rate = self._counted / elapsed if elapsed > 0 else 0.0
         self._rate = rate if elapsed > 0.1 else (self._rate + rate) / 2
@@ -158,6 +157,7 @@ class Consuming:
             self._on_reserved(reply, order, number, want, keys)
 
         self.engine.reserve(self, static, size, number, want, on_reply)
+        self.is_asking = True
 
     def _on_reserved(self: Any, reply: Any, order: list[str], number: int, want: int, keys: frozenset[bytes]) -> None:
         self.is_asking = False

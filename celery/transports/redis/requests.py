@@ -26,18 +26,24 @@ class Requests:
         assert lease is not None
         assert wire is not None
         acks = lease.take_acks() if lease.acks else []
-        self._acks_in_flight.append(acks)
         tail = b"%b%b%b" % (static, bulk(number), bulk(want))
-        if acks:
-            failpoint("ack.before_send")
-            tail += b"".join(map(bulk, acks))
 
         def on_reply(reply: Any) -> None:
-            done(reply)
-            self._settle_acks(reply)
+            try:
+                done(reply)
+            finally:
+                self._settle_acks(reply)
 
-        failpoint("fetch.before_send")
-        wire.run(self.reserve_script, tail, size + 2 + len(acks), on_reply)
+        try:
+            if acks:
+                failpoint("ack.before_send")
+                tail += b"".join(map(bulk, acks))
+            failpoint("fetch.before_send")
+            wire.run(self.reserve_script, tail, size + 2 + len(acks), on_reply)
+        except BaseException:
+            lease.doubt(acks)
+            raise
+        self._acks_in_flight.append(acks)
 
     def _settle_acks(self: Any, reply: Any) -> None:
         lease = self.lease
