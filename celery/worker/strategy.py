@@ -130,7 +130,7 @@ def default(
 
     Req = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)
     Req._connection_errors = connection_errors
-    Req._set_aside = staticmethod(consumer.set_aside) if hasattr(consumer, "set_aside") else None
+    Req._set_aside = staticmethod(consumer.on_unreadable_body)
     received = signals.task_received
     is_logged = logger.isEnabledFor
 

@@ -62,9 +62,13 @@ class Settling:
 
     def dead_letter(self: Any, message: Message, reason: str) -> None:
         """Set ``message`` aside: take it off the queue and keep it, with the reason, in the list ``<queue>.dead``."""
-        self._release(message.delivery_tag)
         payload = dead_envelope(message._raw, message.queue, reason)
-        self._settle(message.delivery_tag, LAST, f"{self.key_for(message.queue, None)}.dead", payload)
+        key = f"{self.key_for(message.queue, None)}.dead"
+        if message._state == "ACK":  # acknowledged before its body was looked at: there is nothing left to move
+            self.put_payload(f"{message.queue}.dead", key, payload.encode())
+            return
+        self._release(message.delivery_tag)
+        self._settle(message.delivery_tag, LAST, key, payload)
         message._state = "REJECTED"
 
     def message_started(self: Any, message: Message) -> None:

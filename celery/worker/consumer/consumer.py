@@ -313,6 +313,10 @@ class Consumer:
 
         transport.on_set_aside = on_set_aside
 
+    def on_unreadable_body(self, message: Any, reason: str) -> None:
+        """The process that was to run the task could not read the body; the message may be acknowledged already."""
+        self._receiver.on_unreadable_body(message, reason)
+
     def on_unknown_message(self, body: Any, message: Any) -> None:
         self._receiver.on_unknown_message(body, message)
 

@@ -191,6 +191,14 @@ class Receiver:
         )
         self.consumer.set_aside(message, f"{type(exc).__name__}: {exc}")
 
+    def on_unreadable_body(self, message: Any, reason: str) -> None:
+        logger.error(
+            "Received a task message with an unreadable body, set aside: %s\n%s", reason, self._describe(message, None)
+        )
+        self.consumer.set_aside(message, reason)
+        task_id = message.headers.get("id")
+        self._store_failure(task_id, InvalidTaskError(reason), Context(message.headers))
+
     def on_unknown_task(self, body: Any, message: Any, exc: NotRegistered) -> None:
         consumer = self.consumer
         fields = body if isinstance(body, Mapping) else message.headers
@@ -204,10 +212,7 @@ class Receiver:
         consumer.set_aside(message, f"task {name!r} is not registered in this worker")
         if consumer.event_dispatcher is not None:
             consumer.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
-        try:
-            consumer.app.backend.mark_as_failure(task_id, exc, request=_context(message, body))
-        except Exception as error:
-            logger.error("The failure of task %s could not be stored: %r", task_id, error)
+        self._store_failure(task_id, exc, _context(message, body))
         signals.task_unknown.send(sender=consumer, message=message, exc=exc, name=name, id=task_id)
 
     def on_set_aside(self, envelope: Any, reason: str) -> None:
@@ -221,6 +226,12 @@ class Receiver:
         try:
             message = Message(envelope)
             task.backend.mark_as_failure(task_id, WorkerLostError(reason), request=_context(message, None))
+        except Exception as error:
+            logger.error("The failure of task %s could not be stored: %r", task_id, error)
+
+    def _store_failure(self, task_id: str, exc: Exception, request: Context) -> None:
+        try:
+            self.consumer.app.backend.mark_as_failure(task_id, exc, request=request)
         except Exception as error:
             logger.error("The failure of task %s could not be stored: %r", task_id, error)
 

@@ -20,7 +20,6 @@ MESSAGES = [
     (BODY, {**GOOD, "task": "nobody.knows"}, "application/json", "utf-8"),
     (BODY, {**GOOD, "eta": "tomorrow"}, "application/json", "utf-8"),
     (BODY, {**GOOD, "timelimit": "soon"}, "application/json", "utf-8"),
-    (BODY, GOOD, "application/json", "no-such-encoding"),
     (BODY, GOOD, "application/x-nothing", "utf-8"),
     ("{", GOOD, "application/json", "utf-8"),
     ("[[], {}]", GOOD, "application/json", "utf-8"),
