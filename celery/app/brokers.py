@@ -9,7 +9,12 @@ from urllib.parse import urlsplit
 
 from celery.exceptions import ImproperlyConfigured
 
-__all__ = ("check_urls", "connection_class", "missing_package")
+__all__ = ("check_urls", "connection_class", "is_login_refused", "login_refused", "missing_package", "unreachable")
+
+#: AMQP reply codes for "not you": access refused, not allowed (such a virtual host does not exist).
+_REFUSALS = frozenset({403, 530})
+_REFUSAL_CLASSES = frozenset({"AuthenticationError", "AuthorizationError", "AuthenticationWrongNumberOfArgsError"})
+_REFUSAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username-password", "Authentication required")
 
 _VARIABLES = {
     "broker_url": "CELERY_BROKER_URL",
@@ -114,3 +119,57 @@ def _place(conf: Any, setting: str, url: str | None = None) -> str:
         scheme = url.partition("://")[0]
         shown = f"{scheme}://{MASK}" if "@" in url else url
     return f"{place} ({shown})"
+
+
+# -- what a broker says, or does not -----------------------------------------------------------------------------------
+
+
+def is_login_refused(exc: BaseException) -> bool:
+    """Return whether the broker answered, and refused who we are."""
+    return any(_refuses(link) for link in _chain(exc))
+
+
+def _refuses(exc: BaseException) -> bool:
+    if getattr(exc, "reply_code", None) in _REFUSALS:
+        return True
+    if not _REFUSAL_CLASSES.isdisjoint(cls.__name__ for cls in type(exc).__mro__):
+        return True
+    return str(exc).startswith(_REFUSAL_WORDS)
+
+
+def login_refused(connection: Any, exc: BaseException) -> str:
+    """Return the line that says that the broker of ``connection`` refused the login."""
+    refusal = next((link for link in _chain(exc) if _refuses(link)), exc)
+    text = str(refusal).partition(" For details")[0].rstrip(" .")
+    user = f" for user `{connection.userid}`" if connection.userid else ""
+    return (
+        f"The broker at {connection.as_uri()} refused the login{user} (this is not a network error): {text}. "
+        "Check user, password, virtual host and permissions in `broker_url`."
+    )
+
+
+def unreachable(connection: Any, exc: BaseException) -> str:
+    """Return the line that says that nobody answers where the broker should be."""
+    host = f"{connection.hostname or 'localhost'}"
+    if host.startswith("/") or "://" in host:
+        place = host
+    else:
+        port = connection.port or connection.transport.default_port
+        place = f"{host}:{port}" if port else host
+    return f"Cannot reach {connection.transport_cls} at {place} ({_reason(exc)})."
+
+
+def _reason(exc: BaseException) -> str:
+    for link in _chain(exc):
+        if isinstance(link, OSError) and link.errno and link.strerror:
+            return link.strerror.lower()
+    return str(exc).rstrip(" .") or type(exc).__name__
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield ``exc`` and what it came from, the deepest first."""
+    links: list[BaseException] = []
+    while exc is not None and exc not in links:
+        links.append(exc)
+        exc = exc.__cause__ or exc.__context__
+    yield from reversed(links)

@@ -18,10 +18,8 @@ from click_plugins import with_plugins
 from celery import VERSION_BANNER
 from celery.app.utils import bugreport, find_app
 from celery.bin.base import CeleryCommand, CeleryOption, CLIContext
+from celery.bin.errors import explained, show_warnings_in_a_line
 from celery.exceptions import ImproperlyConfigured
-
-#: sysexits.h: something is wrong with the configuration.
-EX_CONFIG = getattr(os, "EX_CONFIG", 78)
 
 #: Command → where it is.  A command is loaded when it is asked for; those of later releases are simply not there.
 COMMANDS = {
@@ -73,6 +71,16 @@ APP = App()
 
 class LazyGroup(DYMGroup):
     """A group whose commands are imported when they are used."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            raise explained(error, getattr(ctx.obj, "app", None)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *(name for name in COMMANDS if _exists(COMMANDS[name]))})
@@ -216,7 +224,10 @@ def celery(
 
         found = current_app._get_current_object()
         if ctx.invoked_subcommand == "worker" and not _has_configuration(found):
-            click.echo("No app. Give one: -A module or -A module:name.", err=True)
+            click.echo(
+                "No app. Give one: -A module or -A module:name.  (Without, and without a celeryconfig, an empty one starts.)",
+                err=True,
+            )
     ctx.obj = CLIContext(app=found, no_color=no_color, workdir=workdir, quiet=quiet)
 
 
@@ -249,17 +260,6 @@ def report(ctx: click.Context, **kwargs: Any) -> None:
 
 
 def main() -> int:
-    """Run the program ``celery``; returns (or exits with) its status.
-
-    An error that we know is one line; with ``--debug``, and for any other, there is a traceback.
-    """
-    from kombu.exceptions import OperationalError
-
-    try:
-        status = celery(auto_envvar_prefix="CELERY", standalone_mode=True)
-    except (ImproperlyConfigured, OperationalError) as exc:
-        if "--debug" in sys.argv:
-            raise
-        click.echo(f"Error: {exc}", err=True)
-        return EX_CONFIG if isinstance(exc, ImproperlyConfigured) else 1
-    return int(status or 0)
+    """Run the program ``celery``; returns (or exits with) its status."""
+    show_warnings_in_a_line()
+    return int(celery(auto_envvar_prefix="CELERY") or 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click import ParamType
@@ -18,7 +18,14 @@ from celery.bin.base import (
     CeleryOption,
     handle_preload_options,
 )
-from celery.exceptions import SecurityError
+from celery.bin.preflight import (
+    check_executable,
+    check_identity,
+    check_writable,
+    parse_umask,
+    refuse_held_pidfile,
+    warn_of_options_without,
+)
 from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
 from celery.utils.log import get_logger
 from celery.utils.nodenames import default_nodename, host_format, node_format
@@ -134,6 +141,12 @@ def _positive(ctx: click.Context, param: Any, value: Any) -> Any:
     return number
 
 
+def _not_negative(ctx: click.Context, param: Any, value: Any) -> Any:
+    if value is not None and value < 0:
+        raise click.BadParameter(f"must not be negative, got {value}.", ctx, param)
+    return value
+
+
 def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
     """Return the queue names; a name with a space is a slip of the separator."""
     for name in value or ():
@@ -193,7 +206,9 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
     "--prefetch-multiplier",
     type=int,
     metavar="<prefetch multiplier>",
-    callback=lambda ctx, _, value: value or ctx.obj.app.conf.worker_prefetch_multiplier,
+    callback=lambda ctx, param, value: (
+        ctx.obj.app.conf.worker_prefetch_multiplier if value is None else _not_negative(ctx, param, value)
+    ),
     cls=CeleryOption,
     help_group="Worker Options",
     help="Messages taken in advance for each slot.",
@@ -239,6 +254,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
 @click.option(
     "--time-limit",
     type=float,
+    callback=_not_negative,
     cls=CeleryOption,
     help_group="Pool Options",
     help="Seconds after which a task is killed.",
@@ -246,6 +262,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
 @click.option(
     "--soft-time-limit",
     type=float,
+    callback=_not_negative,
     cls=CeleryOption,
     help_group="Pool Options",
     help="Seconds after which SoftTimeLimitExceeded is raised in a task.",
@@ -253,6 +270,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
 @click.option(
     "--max-tasks-per-child",
     type=int,
+    callback=_not_negative,
     cls=CeleryOption,
     help_group="Pool Options",
     help="Tasks after which a process is replaced.",
@@ -267,6 +285,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
 @click.option(
     "--max-memory-per-child",
     type=int,
+    callback=_not_negative,
     cls=CeleryOption,
     help_group="Pool Options",
     help="Resident memory, in KiB, above which a process is replaced after its task.",
@@ -329,9 +348,18 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
 @click.option(
     "--heartbeat-interval",
     type=int,
+    callback=_not_negative,
     cls=CeleryOption,
     help_group="Features",
     help="Seconds between heartbeat events.",
+)
+@click.option(
+    "--broker-timeout",
+    type=float,
+    callback=_not_negative,
+    cls=CeleryOption,
+    help_group="Features",
+    help="Seconds after which a broker that does not answer at the start ends the worker.",
 )
 @click.option(
     "--autoscale",
@@ -382,48 +410,94 @@ def worker(
     celery -A proj worker --autoscale=10,2
     """
     app = ctx.obj.app
-    if ctx.args:
-        try:
-            app.config_from_cmdline(ctx.args, namespace="worker")
-        except (KeyError, ValueError) as exc:
-            raise click.UsageError(f"Cannot read the settings after `--`: {exc}") from exc
-    if kwargs.get("detach"):
-        argv = ["-m", "celery", *(word for word in sys.argv[1:] if word not in ("--detach", "-D"))]
-        sys.exit(
-            detach(
-                sys.executable,
-                argv,
-                logfile=logfile,
-                pidfile=pidfile,
-                uid=uid,
-                gid=gid,
-                umask=kwargs.get("umask"),
-                workdir=kwargs.get("workdir"),
-                app=app,
-                executable=kwargs.get("executable"),
-                hostname=hostname,
-            )
-        )
-    maybe_drop_privileges(uid=uid, gid=gid)
+    _read_settings(app, ctx.args)
     _refuse_unready(kwargs)
     app.conf.validate()
-    try:
-        running = app.Worker(
-            hostname=hostname,
-            pool_cls=pool_cls or kwargs.pop("pool"),
-            loglevel=loglevel,
-            logfile=logfile,
-            pidfile=node_format(pidfile, hostname) if pidfile else None,
-            statedb=node_format(statedb, hostname) if statedb else None,
-            no_color=ctx.obj.no_color,
-            quiet=ctx.obj.quiet,
-            **kwargs,
-        )
-    except SecurityError as exc:
-        ctx.obj.error(str(exc))
-        ctx.exit(1)
+    check_identity(uid, gid)
+    umask = parse_umask(kwargs.pop("umask", None))
+    executable = kwargs.pop("executable", None)
+    if kwargs.pop("detach", False):
+        _go_to_background(ctx, hostname, logfile, pidfile, uid, gid, umask, executable)
+    warn_of_options_without(ctx, "--detach", "executable")
+    warn_of_options_without(ctx, "--beat", "schedule_filename", "scheduler")
+    if umask is not None:
+        os.umask(umask)
+    maybe_drop_privileges(uid=uid, gid=gid)
+    _check_files(hostname, logfile, pidfile, statedb)
+    running = app.Worker(
+        hostname=hostname,
+        pool_cls=pool_cls or kwargs.pop("pool"),
+        loglevel=loglevel,
+        logfile=logfile,
+        pidfile=node_format(pidfile, hostname) if pidfile else None,
+        statedb=node_format(statedb, hostname) if statedb else None,
+        no_color=ctx.obj.no_color,
+        quiet=ctx.obj.quiet,
+        **kwargs,
+    )
     running.start()
     ctx.exit(running.exitcode or EX_OK)
+
+
+def _read_settings(app: Any, words: list[str]) -> None:
+    """Take over the settings that stand after ``--``, such as ``worker.prefetch_multiplier=2``."""
+    if not words:
+        return
+    try:
+        app.config_from_cmdline(words, namespace="worker")
+    except (KeyError, ValueError) as exc:
+        reason = exc.args[0] if isinstance(exc, KeyError) and exc.args else exc
+        raise click.UsageError(f"Cannot read the settings after `--`: {reason}") from exc
+
+
+def _check_files(hostname: str | None, logfile: str | None, pidfile: str | None, statedb: str | None) -> None:
+    for path, what in ((logfile, "log file"), (pidfile, "pidfile"), (statedb, "state file")):
+        if isinstance(path, str) and path:
+            check_writable(node_format(path, hostname, i="0", I=""), what)
+
+
+def _go_to_background(
+    ctx: click.Context,
+    hostname: str | None,
+    logfile: str | None,
+    pidfile: str | None,
+    uid: Any,
+    gid: Any,
+    umask: int | None,
+    executable: str | None,
+) -> NoReturn:
+    """Start this command again as a daemon; whatever can be refused is refused here, before it is out of sight."""
+    check_executable(executable)
+    _check_files(hostname, logfile, None, None)
+    refuse_held_pidfile(node_format(pidfile, hostname) if pidfile else None)
+    os.environ.pop("CELERY_WORKER_DETACH", None)  # the daemon is to stay where it is
+    argv = ["-m", "celery", *_without_detach(sys.argv[1:])]
+    sys.exit(
+        detach(
+            sys.executable,
+            argv,
+            logfile=logfile,
+            pidfile=pidfile,
+            uid=uid,
+            gid=gid,
+            umask=umask,
+            app=ctx.obj.app,
+            executable=executable,
+            hostname=hostname,
+        )
+    )
+
+
+def _without_detach(words: list[str]) -> list[str]:
+    """Return the words of the command line for the daemon: it is in its directory already, and need not fork."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip or word in ("--detach", "-D", "--workdir") or word.startswith("--workdir="):
+            skip = word == "--workdir" and not skip
+            continue
+        kept.append(word)
+    return kept
 
 
 def _refuse_unready(options: dict[str, Any]) -> None:
@@ -433,3 +507,6 @@ def _refuse_unready(options: dict[str, Any]) -> None:
             import celery.beat  # noqa: F401
         except ImportError:
             raise click.UsageError("-B: beat is not part of this release yet.") from None
+    soft, hard = options.get("soft_time_limit"), options.get("time_limit")
+    if soft and hard and soft >= hard:
+        raise click.UsageError(f"--soft-time-limit ({soft:g}) must be below --time-limit ({hard:g}).")

@@ -17,8 +17,8 @@ from billiard import cpu_count
 
 from celery import bootsteps, signals
 from celery import concurrency as pools
-from celery.exceptions import ImproperlyConfigured, WorkerTerminate
-from celery.platforms import EX_FAILURE, create_pidlock
+from celery.exceptions import ImproperlyConfigured, OperationalError, WorkerTerminate
+from celery.platforms import EX_FAILURE, EX_UNAVAILABLE, LockFailed, create_pidlock
 from celery.utils.imports import reload_from_cwd
 from celery.utils.log import mlevel
 from celery.utils.log import worker_logger as logger
@@ -344,9 +344,13 @@ class WorkController:
         except WorkerTerminate as exc:
             self._note_exitcode(exc.code)
             self.terminate()
-        except ImproperlyConfigured as exc:
+        except (ImproperlyConfigured, LockFailed) as exc:
             logger.critical("%s", exc)
             self.stop(exitcode=EX_CONFIG)
+        except OperationalError as exc:
+            logger.critical("%s", exc)
+            logger.debug("The broker's error:", exc_info=True)
+            self.stop(exitcode=EX_UNAVAILABLE)
         except Exception as exc:
             logger.critical("Unrecoverable error: %r", exc, exc_info=True)
             self.stop(exitcode=EX_FAILURE)

@@ -12,8 +12,10 @@ from typing import Any
 
 from kombu.common import ignore_errors
 
-from celery.exceptions import ImproperlyConfigured
+from celery.app.brokers import is_login_refused, login_refused, unreachable
+from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.utils.log import get_logger
+from celery.utils.text import pluralize
 from celery.worker import loops, state
 
 __all__ = ("Recovery", "is_login_refused")
@@ -22,6 +24,7 @@ logger = get_logger(__name__)
 
 CONNECTION_FAILED = "consumer: Cannot connect to %s: %s.\n%s\n"
 NEXT_ATTEMPT = "Trying again in {when:.2f} seconds... ({retries}/{max_retries})"
+WAY_OUT = "  Is the broker running there?  --broker-timeout=SECONDS ends the attempts."
 CHANNEL_CLOSED = (
     "consumer: The broker closed the channel because a task took longer to acknowledge its message than it allows "
     "(`consumer_timeout` of RabbitMQ; raise it, or acknowledge early). The task goes on and is not run twice here. (%s)"
@@ -41,14 +44,6 @@ CREDIT_INTERVAL = 0.5
 LATE_ACKNOWLEDGEMENT = ("delivery acknowledgement", "unknown delivery tag")
 
 
-def is_login_refused(exc: BaseException) -> bool:
-    """Return whether the broker answered, and refused who we are."""
-    if getattr(exc, "reply_code", None) == 403:
-        return True
-    names = {cls.__name__ for cls in type(exc).__mro__}
-    return bool(names & {"AuthenticationError", "AuthorizationError", "AuthenticationWrongNumberOfArgsError"})
-
-
 class Recovery:
     """Keeps a consumer connected."""
 
@@ -59,6 +54,8 @@ class Recovery:
         #: Requests of lost connections that run without a share in the present credit.
         self._uncounted: set[Any] = set()
         self._credit_timer: Any = None
+        self._give_up_at: float | None = None
+        self._last_failure: Exception | None = None
 
     # -- pace ----------------------------------------------------------------------------------------------------
 
@@ -87,6 +84,7 @@ class Recovery:
         if consumer.first_connection_attempt and conf.broker_connection_retry_on_startup is not None:
             retries = conf.broker_connection_retry_on_startup
         consumer.broker_connection_retry_attempt = 0
+        self._set_deadline()
         try:
             if not retries:
                 connection.connect()
@@ -97,32 +95,45 @@ class Recovery:
                     callback=self._while_waiting,
                 )
         except Exception as exc:
-            if is_login_refused(exc) or is_login_refused(exc.__cause__ or exc):
-                raise ImproperlyConfigured(
-                    f"The broker at {connection.as_uri()} refused the login or the virtual host: {exc}. "
-                    "Check user, password and path in `broker_url`."
-                ) from exc
+            if consumer.first_connection_attempt and is_login_refused(exc):
+                raise ImproperlyConfigured(login_refused(connection, exc)) from exc
+            if isinstance(exc, (*consumer.connection_errors, OperationalError, OSError)):
+                attempts = max(1, consumer.broker_connection_retry_attempt)
+                tries = f"{attempts} {pluralize(attempts, 'attempt')}"
+                raise OperationalError(f"{unreachable(connection, exc)} Given up after {tries}.") from exc
             raise
         consumer.first_connection_attempt = False
         consumer.broker_connection_retry_attempt = 0
         return connection
+
+    def _set_deadline(self) -> None:
+        """Note when to give up: ``--broker-timeout`` is about the first connection only."""
+        options = getattr(getattr(self.consumer, "controller", None), "options", None) or {}
+        seconds = options.get("broker_timeout")
+        is_first = self.consumer.first_connection_attempt
+        self._give_up_at = time.monotonic() + seconds if seconds and is_first else None
 
     def _on_attempt_failed(self, connection: Any, exc: Exception, interval: float) -> None:
         consumer = self.consumer
         if consumer.first_connection_attempt and is_login_refused(exc):
             raise exc
         consumer.broker_connection_retry_attempt += 1
+        self._last_failure = exc
         max_retries = consumer.app.conf.broker_connection_max_retries
         attempt = NEXT_ATTEMPT.format(
             when=interval,
             retries=consumer.broker_connection_retry_attempt,
             max_retries=max_retries or "∞",
         )
-        logger.error(CONNECTION_FAILED, connection.as_uri(), exc, attempt)
+        if consumer.first_connection_attempt and consumer.broker_connection_retry_attempt == 1:
+            attempt += WAY_OUT
+        logger.error(CONNECTION_FAILED, connection.as_uri(), str(exc).rstrip("."), attempt)
 
     def _while_waiting(self) -> None:
         state.maybe_shutdown()
         consumer = self.consumer
+        if self._give_up_at is not None and self._last_failure and time.monotonic() >= self._give_up_at:
+            raise self._last_failure
         if consumer.hub and threading.get_ident() == consumer._loop_thread:
             loops.turn(consumer.hub, 0.01)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.worker import state
 from celery.worker.consumer import recovery as recovery_room
 from celery.worker.consumer.recovery import Recovery, is_login_refused
@@ -64,7 +64,7 @@ def test_a_refused_login_is_not_tried_again_at_start(consumer):
         errback(Refused("no"), 2)
         raise AssertionError("tried again")
 
-    connection = SimpleNamespace(ensure_connection=connect, as_uri=lambda: "amqp://me:**@there//")
+    connection = SimpleNamespace(ensure_connection=connect, userid="me", as_uri=lambda: "amqp://me:**@there//")
     with pytest.raises(ImproperlyConfigured, match="amqp://me:\\*\\*@there// refused the login"):
         Recovery(consumer).ensure_connected(connection)
 
@@ -73,7 +73,7 @@ def test_without_retry_the_first_failure_is_raised(consumer, closed_port):
     consumer.app.conf.broker_connection_retry_on_startup = False
     connection = consumer.app.connection_for_read(f"amqp://127.0.0.1:{closed_port}//")
 
-    with pytest.raises(OSError):
+    with pytest.raises(OperationalError, match=f"Cannot reach amqp at 127.0.0.1:{closed_port}"):
         Recovery(consumer).ensure_connected(connection)
 
 

@@ -1,0 +1,71 @@
+"""What users see when something goes wrong: one line with a way out, and an exit status.
+
+Usage errors (status 2) are click's own.  A traceback appears only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import click
+
+from celery.app.brokers import is_login_refused, login_refused, unreachable
+from celery.exceptions import CeleryWarning, ImproperlyConfigured, OperationalError, SecurityError
+from celery.platforms import EX_FAILURE, EX_UNAVAILABLE, LockFailed
+
+__all__ = ("EX_CONFIG", "Failure", "explained", "show_warnings_in_a_line")
+
+#: sysexits.h: something is wrong with the configuration.
+EX_CONFIG = getattr(os, "EX_CONFIG", 78)
+
+
+class Failure(click.ClickException):
+    """Ends the program with a line and a status."""
+
+    def __init__(self, message: str, exit_code: int = EX_FAILURE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def explained(error: Exception, app: Any = None) -> Failure:
+    """Return what to tell the user about ``error``."""
+    if isinstance(error, (ImproperlyConfigured, LockFailed)):
+        return Failure(str(error), EX_CONFIG)
+    if isinstance(error, SecurityError):
+        return Failure(str(error), EX_FAILURE)
+    connection = _connection(app)
+    if connection is not None:
+        if is_login_refused(error):
+            return Failure(login_refused(connection, error), EX_CONFIG)
+        if isinstance(error, (OperationalError, *connection.connection_errors)):
+            return Failure(f"{unreachable(connection, error)} {_place(app)}", EX_UNAVAILABLE)
+    hint = "" if isinstance(error, click.ClickException) else "  --debug (before the command) shows where."
+    return Failure(f"{type(error).__name__}: {str(error).rstrip()}{hint}", EX_FAILURE)
+
+
+def _connection(app: Any) -> Any:
+    try:
+        return None if app is None else app.connection_for_write()
+    except Exception:  # the configuration may be what the error is about
+        return None
+
+
+def _place(app: Any) -> str:
+    if app.conf.broker_url:
+        return "Is it running?  `broker_url`, or the option -b, says where it is."
+    return "No `broker_url` is set: give one in the configuration, or by the option -b."
+
+
+def show_warnings_in_a_line() -> None:
+    """Show our own warnings without file, line and source: to users of a program these tell nothing."""
+    usual = warnings.formatwarning
+
+    def formatted(message: Any, category: Any, filename: str, lineno: int, line: str | None = None) -> str:
+        if isinstance(category, type) and issubclass(category, CeleryWarning):
+            text = " ".join(str(message).split())
+            return f"{category.__name__}: {text}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
