@@ -83,7 +83,7 @@ class EventDispatcher:
         transport = self.connection.transport if self.connection else None
         if transport is not None and transport.driver_type in self.DISABLED_TRANSPORTS:
             self.enabled = False
-        self.exchange = get_exchange(self.connection or _NoConnection, name=self.app.conf.event_exchange)
+        self.exchange = get_exchange(self.connection or self.app.connection_for_write(), self.app.conf.event_exchange)
         self.headers = {"hostname": self.hostname}
         if self.enabled:
             self.enable()
@@ -218,10 +218,3 @@ class EventDispatcher:
             delivery_mode=self.delivery_mode,
             **options,
         )
-
-
-class _NoConnection:
-    """Stands in for the connection of a dispatcher that was made without one."""
-
-    class transport:
-        driver_type = None

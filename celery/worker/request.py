@@ -448,7 +448,7 @@ class Request:
             self.on_success((0, value, runtime))
         elif status == REJECTED:
             task_ready(self)
-            self.reject(requeue=value)
+            self._refused(*value)
         elif status == IGNORED:
             task_ready(self)
             self.acknowledge()
@@ -606,7 +606,7 @@ class Request:
         if isinstance(exc, MemoryError):
             raise MemoryError(f"Process got: {exc}")
         if isinstance(exc, Reject):
-            return self.reject(requeue=exc.requeue)
+            return self._refused(exc.requeue, safe_repr(exc), exc_info.traceback)
         if isinstance(exc, Ignore):
             return self.acknowledge()
         if isinstance(exc, Retry):
@@ -626,6 +626,12 @@ class Request:
         if not return_ok:
             logger.error("Task handler raised error: %r", exc)
         return None
+
+    def _refused(self, requeue: bool, shown: str, traceback: str | None) -> None:
+        """The task raised `Reject`, ``shown`` in text; it has failed unless it goes back into its queue."""
+        if not requeue:
+            self.send_event("task-failed", exception=shown, traceback=traceback)
+        self.reject(requeue=requeue)
 
     def _answer_failure(self, exc: BaseException, is_lost: bool) -> bool:
         """Acknowledge or reject after a failure, as the task's options say; returns whether it was put back."""

@@ -82,8 +82,8 @@ def unpack(data: bytes) -> tuple[Any, ...]:
 class Answer(NamedTuple):
     """How a request ended.
 
-    ``value`` is the value's representation for a success, ``requeue`` for REJECTED, else the pickled
-    `ExceptionInfo`; ``runtime`` is in seconds.
+    ``value`` is the value's representation for a success, ``(requeue, representation, traceback)`` for REJECTED, else
+    the pickled `ExceptionInfo`; ``runtime`` is in seconds.
     """
 
     state: str
@@ -219,7 +219,8 @@ def _checked(body: Any) -> tuple[Any, Any, dict[str, Any]]:
 def _answer_of(result: Any) -> bytes:
     info = result.info
     if info.state == REJECTED and isinstance(info.retval, Reject):
-        return pack((REJECTED, bool(info.retval.requeue), result.runtime))
+        refusal = (bool(info.retval.requeue), repr(info.retval), result.retval.traceback)
+        return pack((REJECTED, refusal, result.runtime))
     if info.state == IGNORED:
         return pack((IGNORED, None, result.runtime))
     state = RETRY if info.state == RETRY else FAILURE

@@ -10,7 +10,7 @@ from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.app.trace.reports import log_error, log_retry
 from celery.concurrency.base import exception_info
-from celery.exceptions import Retry
+from celery.exceptions import Reject, Retry
 from celery.states import FAILURE, RETRY
 from celery.utils.serialization import get_pickleable_etype, get_pickleable_exception
 
@@ -53,8 +53,15 @@ class TraceInfo:
         return None
 
     def handle_reject(self, task: Task, req: Context, **kwargs: Any) -> ExceptionInfo:
-        """Log a message that the task gave back; the worker's main process rejects it."""
-        einfo = exception_info(self.retval)
+        """Log a message that the task refused; the worker's main process rejects it.
+
+        One that is not put back into its queue has failed: whoever waits for it is told.
+        """
+        exc: Reject = self.retval
+        einfo = exception_info(exc)
+        if not exc.requeue and not req.is_eager:
+            task.backend.mark_as_failure(req.id, exc, request=req, store_result=_stores_errors(task, req, False))
+            _send_failure(task, req, exc, exc.__traceback__, einfo)
         log_error(task, req, einfo)
         return einfo
 
@@ -88,17 +95,21 @@ class TraceInfo:
             req.id, exc, einfo.traceback, request=req, store_result=store_errors, call_errbacks=call_errbacks
         )
         task.on_failure(exc, req.id, req.args, req.kwargs, einfo)
-        signals.task_failure.send(
-            sender=task,
-            task_id=req.id,
-            exception=exc,
-            args=req.args,
-            kwargs=req.kwargs,
-            traceback=where,
-            einfo=einfo,
-        )
+        _send_failure(task, req, exc, where, einfo)
         log_error(task, req, einfo)
         return einfo
+
+
+def _send_failure(task: Task, req: Context, exc: BaseException, where: Any, einfo: ExceptionInfo) -> None:
+    signals.task_failure.send(
+        sender=task,
+        task_id=req.id,
+        exception=exc,
+        args=req.args,
+        kwargs=req.kwargs,
+        traceback=where,
+        einfo=einfo,
+    )
 
 
 def _stores_errors(task: Task, req: Context, eager: bool) -> bool:
