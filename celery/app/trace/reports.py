@@ -74,8 +74,8 @@ def log_success(name: str, request: Context, runtime: float, retstr: str | None)
         "name": get_task_name(request, name),
         "return_value": retstr,
         "runtime": runtime,
-        "args": request.argsrepr or saferepr(request.args),
-        "kwargs": request.kwargsrepr or saferepr(request.kwargs),
+        "args": request.get("argsrepr") or saferepr(request.args),
+        "kwargs": request.get("kwargsrepr") or saferepr(request.kwargs),
     }
     logger.info(_format("LOG_SUCCESS"), context, extra={"data": context})
 
