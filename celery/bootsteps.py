@@ -370,7 +370,7 @@ class StartStopStep(Step):
 class ConsumerStep(StartStopStep):
     """A step of the consumer that consumes messages of its own: ``get_consumers`` returns kombu consumers."""
 
-    requires = ("celery.worker.consumer:Connection",)
+    requires: Iterable[Any] = ("celery.worker.consumer:Connection",)
     consumers: Any = None
 
     def get_consumers(self, channel: Any) -> Any:

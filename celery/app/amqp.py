@@ -153,9 +153,7 @@ class AMQP:
 
     # -- connections
 
-    def TaskConsumer(
-        self, channel: Any, queues: Iterable[Queue] | None = None, accept: Any = None, **kw: Any
-    ) -> Consumer:
+    def TaskConsumer(self, channel: Any, queues: Iterable[Queue] | None = None, accept: Any = None, **kw: Any) -> Any:
         """Return a consumer of task messages, by default from every queue that is selected."""
         return self.Consumer(
             channel,

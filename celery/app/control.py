@@ -29,7 +29,7 @@ Replies = dict[str, Any]
 def flatten_reply(reply: Iterable[Replies]) -> Replies:
     """Return many one-worker replies as one mapping of node name → reply; warns of a name that answered twice."""
     nodes: Replies = {}
-    twice = set()
+    twice: set[str] = set()
     for item in reply:
         twice.update(name for name in item if name in nodes)
         nodes.update(item)
@@ -104,7 +104,7 @@ class Inspect:
         if isinstance(self.destination, str) and not self.pattern:
             return by_node.get(self.destination)
         if self.pattern:
-            return {node: reply for node, reply in by_node.items() if match(node, self.pattern, self.matcher)}
+            return {node: reply for node, reply in by_node.items() if match(node, self.pattern, self.matcher)}  # type: ignore[arg-type]  # str
         return by_node
 
     def report(self) -> Any:

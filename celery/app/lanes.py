@@ -109,7 +109,8 @@ class DirectProducer(kombu.Producer):
             body, content_type, content_encoding = encode(body, serializer or self.serializer, compression, headers)
         if delivery_mode is None and isinstance(exchange, Exchange):
             delivery_mode = exchange.delivery_mode
-        properties["delivery_mode"] = maybe_delivery_mode(delivery_mode or self.exchange.delivery_mode)
+        own: Any = self.exchange  # kombu says None and makes it an exchange
+        properties["delivery_mode"] = maybe_delivery_mode(delivery_mode or own.delivery_mode)
         if priority is not None:
             properties["priority"] = priority
         if expiration is not None:
@@ -144,7 +145,8 @@ class DirectProducer(kombu.Producer):
         if self._collected is not None:
             yield  # the outer one sends
             return
-        self._collected = collected = []
+        collected: list[Message] = []
+        self._collected = collected
         try:
             yield
             self._send_collected(collected)

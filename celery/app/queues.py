@@ -57,8 +57,9 @@ class Queues(dict):  # type: ignore[type-arg]
         if self.default_exchange and not queue.bindings and not queue.exchange.name:
             queue.exchange = self.default_exchange
         super().__setitem__(name, queue)
-        if queue.alias:
-            self.aliases[queue.alias] = queue
+        alias: str | None = getattr(queue, "alias", None)
+        if alias:
+            self.aliases[alias] = queue
 
     def __missing__(self, name: str) -> Queue:
         if self.create_missing:
@@ -76,9 +77,9 @@ class Queues(dict):  # type: ignore[type-arg]
         options["routing_key"] = options.get("binding_key") or options.get("routing_key") or name
         return self._add(Queue.from_dict(name, **options))
 
-    def _add(self, queue: Queue) -> Queue:
+    def _add(self, queue: Any) -> Queue:
         if not queue.routing_key:
-            queue.routing_key = self.default_routing_key
+            queue.routing_key = self.default_routing_key  # type: ignore[assignment]  # kombu takes None
         if self.max_priority is not None and queue.max_priority is None:
             queue.queue_arguments = {"x-max-priority": self.max_priority, **(queue.queue_arguments or {})}
         self[queue.name] = queue

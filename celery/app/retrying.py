@@ -35,7 +35,7 @@ def retry(
     if max_retries is None:
         max_retries = task.max_retries
     else:
-        task.override_max_retries = max_retries  # for `autoretry_for`, should it see the error raised below
+        task.override_max_retries = max_retries  # type: ignore[attr-defined]  # for `autoretry_for`, should it see the error raised below
     if countdown is None and not eta:
         countdown = task.default_retry_delay
     retries = request.retries + 1

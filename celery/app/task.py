@@ -92,6 +92,9 @@ class Task(Generic[P, R]):
     #: Whether errors are stored though results are ignored.
     store_errors_even_if_ignored: bool | None = None
 
+    #: Whether a result is stored when the task is run in place of being sent; of the setting of that name.
+    store_eager_result: bool | None
+
     #: Name of the serializer for calls.
     serializer: str | None = None
 

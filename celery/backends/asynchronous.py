@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from kombu.utils.compat import detect_environment
@@ -76,7 +76,8 @@ class Drainer:
                 if seconds <= 0:
                     raise builtins.TimeoutError()
             try:
-                yield self.wait_for(p, wait, timeout=seconds)
+                self.wait_for(p, wait, timeout=seconds)
+                yield
             except builtins.TimeoutError:
                 pass
             if on_interval is not None and not p.ready:
@@ -168,6 +169,13 @@ class geventDrainer(greenletDrainer):
 
 class AsyncBackendMixin:
     """Waiting with the help of ``self.result_consumer``."""
+
+    if TYPE_CHECKING:  # what the store beside it gives
+        result_consumer: Any
+        _pending_messages: Any
+        _pending_results: Any
+        _ensure_not_eager: Callable[[], None]
+        send_held: Callable[[], None]
 
     def iter_native(self, result: Any, no_ack: bool = True, **kwargs: Any) -> Iterator[tuple[str, Any]]:
         """Yield ``(id, record)`` of each member of a set of results as it ends."""

@@ -30,7 +30,7 @@ MESSAGE_BUFFER_MAX = 8192
 
 def unpickle_backend(cls: type[Backend], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Backend:
     """Return a backend of the current app; the other half of ``Backend.__reduce__``."""
-    return cls(*args, app=current_app._get_current_object(), **kwargs)
+    return cls(*args, app=current_app._get_current_object(), **kwargs)  # type: ignore[misc]  # args are without it
 
 
 class _NoCache(dict[Any, Any]):

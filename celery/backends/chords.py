@@ -8,8 +8,8 @@ twice now and then, so a count alone proves nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.backends.errbacks import StandIn
@@ -26,6 +26,9 @@ class Chords:
     """Chords of a store that cannot count."""
 
     app: Any
+    if TYPE_CHECKING:  # what the store beside it gives
+        _call_task_errbacks: Callable[..., None]
+        fail_from_current_stack: Callable[..., Any]
 
     def ensure_chords_allowed(self) -> None:
         """Raise NotImplementedError if this store cannot do chords."""
@@ -81,7 +84,7 @@ class Chords:
         body = self.app.signature(body)
         request = StandIn.of_signature(_last_task(body))
         task = self.app.tasks.get(request.task)
-        backend = (getattr(task, "backend", None) if task is not None else None) or self
+        backend: Any = (getattr(task, "backend", None) if task is not None else None) or self
         request.errbacks = _once([*_errbacks(body), *inherited])
         if request.errbacks:
             try:
@@ -136,6 +139,16 @@ class CountedChords(Chords):
     """Chords of a key-value store that has ``incr``."""
 
     implements_incr: bool = False
+    if TYPE_CHECKING:  # what the key-value store beside it gives
+        get: Callable[[Any], Any]
+        set: Callable[[Any, Any], Any]
+        delete: Callable[[Any], Any]
+        incr: Callable[[Any], Any]
+        expire: Callable[[Any, Any], Any]
+        get_key_for_chord: Callable[..., Any]
+
+        @property
+        def chord_expires(self) -> Any: ...
 
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Save the header under its id and set its count to 0, or fall back to ``celery.chord_unlock``."""

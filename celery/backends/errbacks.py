@@ -20,6 +20,8 @@ logger = get_logger(__name__)
 class StandIn:
     """The request of a task that never ran, made of its signature; attributes it lacks are None."""
 
+    errbacks: list[Any]
+
     def __init__(self, **fields: Any) -> None:
         self.__dict__.update(fields)
 

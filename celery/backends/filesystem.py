@@ -6,7 +6,7 @@ import locale
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -89,7 +89,7 @@ class FilesystemBackend(KeyValueStoreBackend):
                 self.unlink(temporary)
             raise
 
-    def mget(self, keys: list[Any]) -> Iterator[Any]:
+    def mget(self, keys: list[Any]) -> list[Any]:
         return [self.get(key) for key in keys]
 
     def delete(self, key: Any) -> None:

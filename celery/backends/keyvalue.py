@@ -30,7 +30,7 @@ class BaseKeyValueStoreBackend(CountedChords, Backend):
     """
 
     #: Makes a key of text what the store takes.
-    key_t = ensure_bytes
+    key_t: Any = ensure_bytes
     task_keyprefix: Any = "celery-task-meta-"
     group_keyprefix: Any = "celery-taskset-meta-"
     chord_keyprefix: Any = "chord-unlock-"
@@ -40,7 +40,7 @@ class BaseKeyValueStoreBackend(CountedChords, Backend):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if hasattr(self.key_t, "__func__"):
-            self.key_t: Callable[[Any], Any] = self.key_t.__func__  # it is no method
+            self.key_t = self.key_t.__func__  # a function that a subclass gave: it is no method
         self._add_global_keyprefix()
         self.task_keyprefix = self.key_t(self.task_keyprefix)
         self.group_keyprefix = self.key_t(self.group_keyprefix)
@@ -140,7 +140,7 @@ class BaseKeyValueStoreBackend(CountedChords, Backend):
         return found
 
     def _read_many(self, task_ids: list[str]) -> dict[str, dict[str, Any]]:
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(task_ids), CHUNK_SIZE):
             chunk = task_ids[start : start + CHUNK_SIZE]
             keys = [self.get_key_for_task(task_id) for task_id in chunk]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.exceptions import ImproperlyConfigured, TimeoutError
@@ -25,6 +25,11 @@ def pauses(interval: float) -> Iterator[float]:
 
 class SyncBackendMixin:
     """What a backend does that must look again and again."""
+
+    if TYPE_CHECKING:  # what the store beside it gives
+        _ensure_not_eager: Callable[[], None]
+        get_many: Callable[..., Iterator[tuple[str, Any]]]
+        get_task_meta: Callable[[str], dict[str, Any]]
 
     def iter_native(
         self,

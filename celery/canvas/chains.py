@@ -98,7 +98,9 @@ class _chain(Signature):
         """Send the chain; with no step, do nothing."""
         return self.apply_async(args, kwargs) if self["kwargs"]["tasks"] else None
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    def apply_async(  # type: ignore[override]  # Upstream: no `route_name`
+        self, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
         """Send the first step, with the others on board; returns the result of the last, None if there is no step.
 
         ``args`` and ``options`` are for the first step, ``link`` for the last, ``link_error`` for all.

@@ -107,7 +107,7 @@ class _chord(Signature):
         """Send the chord, with ``body`` for its body if given."""
         return self.apply_async((), {"body": body} if body is not None else {}, **options)
 
-    def apply_async(
+    def apply_async(  # type: ignore[override]  # Upstream: no `route_name`, others by position
         self,
         args: Any = None,
         kwargs: Any = None,

@@ -104,7 +104,7 @@ class group(Signature):
         """Send the members, with these arguments before their own."""
         return self.apply_async(partial_args, **options)
 
-    def apply_async(
+    def apply_async(  # type: ignore[override]  # Upstream: no `route_name`, others by position
         self,
         args: Any = None,
         kwargs: Any = None,

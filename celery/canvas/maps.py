@@ -40,7 +40,9 @@ class _basemap(Signature):
         parts = d["kwargs"]
         return cls(maybe_signature(parts["task"], app=app), parts["it"], app=app, **(d.get("options") or {}))
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **opts: Any) -> Any:
+    def apply_async(  # type: ignore[override]  # Upstream: no `route_name`
+        self, args: Any = None, kwargs: Any = None, **opts: Any
+    ) -> Any:
         """Send the one task."""
         parts = {"task": self["kwargs"]["task"], "it": _kept(self["kwargs"]["it"])}
         return self.type.apply_async((), parts, **merged(self["options"], opts))
@@ -87,7 +89,9 @@ class chunks(Signature):
         """Send all portions."""
         return self.apply_async(**options)
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **opts: Any) -> Any:
+    def apply_async(  # type: ignore[override]  # Upstream: no `route_name`
+        self, args: Any = None, kwargs: Any = None, **opts: Any
+    ) -> Any:
         """Send all portions; returns a ``GroupResult``."""
         return self.group().apply_async((), None, **merged(self["options"], opts))
 

@@ -47,7 +47,7 @@ TASK_EVENT_TO_STATE = {
 
 
 class CallableDefaultdict(defaultdict[Any, Any]):
-    """A mapping of sets that can also be called: ``d[key]`` is the set, ``d(key, ...)`` asks ``fun`` for a selection."""
+    """A mapping of sets that can be called, too: ``d[key]`` is the set, ``d(key, ...)`` what ``fun`` selects."""
 
     def __init__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self.fun = fun
@@ -74,7 +74,7 @@ def heartbeat_expires(
     freq: Any = 60,
     expire_window: Any = HEARTBEAT_EXPIRE_WINDOW,
     Decimal: type = Decimal,
-    float: type = float,
+    float: Callable[[Any], Any] = float,
     isinstance: Callable[..., bool] = isinstance,
 ) -> float:
     """Return until when a worker is alive whose last heartbeat was at ``timestamp``; all in seconds."""
@@ -82,8 +82,7 @@ def heartbeat_expires(
     seconds, every, percent = (
         float(value) if isinstance(value, Decimal) else value for value in (timestamp, freq, expire_window)
     )
-    expires: float = seconds + every * (percent / 1e2)
-    return expires
+    return seconds + every * (percent / 1e2)  # type: ignore[no-any-return]  # whatever number it was
 
 
 class Worker:
@@ -192,8 +191,9 @@ class Worker:
 class Task:
     """A task, as its events tell of it.  Each kind of event leaves its time in an attribute of its name."""
 
+    worker: Worker | None = None
     name = received = sent = started = succeeded = failed = retried = revoked = rejected = None
-    args = kwargs = eta = expires = retries = worker = result = exception = timestamp = runtime = None
+    args = kwargs = eta = expires = retries = result = exception = timestamp = runtime = None
     traceback = exchange = routing_key = root_id = parent_id = client = None
     state = states.PENDING
     clock = 0
@@ -301,7 +301,7 @@ class Task:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values: related tasks by id, the worker by its host name."""
-        values = {name: getattr(self, name, None) for name in self._fields}
+        values: dict[str, Any] = {name: getattr(self, name, None) for name in self._fields}
         values["children"] = [child.id for child in self.children]
         for relation in ("root", "parent"):
             values[relation] = values[relation].id if values[relation] is not None else None
@@ -346,6 +346,11 @@ def _make_task(cls: type[Task], values: dict[str, Any]) -> Task:
     return cls(**values)
 
 
+#: For annotations in `State`, where the names themselves are attributes.
+_Worker = Worker
+_Task = Task
+
+
 class State:
     """Workers and tasks seen so far.
 
@@ -386,7 +391,7 @@ class State:
         self._mutex = threading.Lock()
         self._seen_types: set[str] = set()
         #: Children that were seen before their parent.
-        self._orphans: dict[str, WeakSet[Task]] = {}
+        self._orphans: dict[str, WeakSet[_Task]] = {}
         self.tasks_by_type = CallableDefaultdict(self._tasks_by_type, WeakSet)
         self.tasks_by_worker = CallableDefaultdict(self._tasks_by_worker, WeakSet)
         self.tasks_by_type.update(_as_sets(tasks_by_type, self.tasks))
@@ -422,7 +427,7 @@ class State:
         """Take in an event of a worker; ``type_`` without its group."""
         return self._event({**fields, "type": f"worker-{type_}"})[0]
 
-    def _worker_event(self, subject: str, event: dict[str, Any]) -> tuple[Worker, bool] | None:
+    def _worker_event(self, subject: str, event: dict[str, Any]) -> tuple[_Worker, bool] | None:
         hostname = event.get("hostname")
         timestamp = event.get("timestamp")
         if hostname is None:
@@ -440,7 +445,7 @@ class State:
             self.on_node_join(worker)
         return worker, is_new
 
-    def _task_event(self, subject: str, event: dict[str, Any]) -> tuple[Task, bool] | None:
+    def _task_event(self, subject: str, event: dict[str, Any]) -> tuple[_Task, bool] | None:
         fields = dict(event)
         try:
             uuid, hostname = fields["uuid"], fields["hostname"]
@@ -482,7 +487,7 @@ class State:
         else:
             heap.append(when)
 
-    def _join_family(self, task: Task, is_new: bool) -> None:
+    def _join_family(self, task: _Task, is_new: bool) -> None:
         """Put the task among its parent's children, and its own early children among its."""
         if task.parent_id:
             parent = self.tasks.get(task.parent_id)
@@ -495,7 +500,7 @@ class State:
 
     # -- what is known
 
-    def get_or_create_worker(self, hostname: str, **kwargs: Any) -> tuple[Worker, bool]:
+    def get_or_create_worker(self, hostname: str, **kwargs: Any) -> tuple[_Worker, bool]:
         """Return the worker of that name, updated by ``kwargs``, and whether it is new."""
         worker = self.workers.get(hostname)
         if worker is not None:
@@ -505,7 +510,7 @@ class State:
         worker = self.workers[hostname] = self.Worker(hostname, **kwargs)
         return worker, True
 
-    def get_or_create_task(self, uuid: str) -> tuple[Task, bool]:
+    def get_or_create_task(self, uuid: str) -> tuple[_Task, bool]:
         """Return the task with that id, and whether it is new."""
         try:
             return self.tasks[uuid], False
@@ -513,11 +518,11 @@ class State:
             task = self.tasks[uuid] = self.Task(uuid, cluster_state=self)
             return task, True
 
-    def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, Task]]:
+    def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, _Task]]:
         """Yield ``(id, task)``, the longest unseen first."""
         yield from islice(self.tasks.items(), limit)
 
-    def tasks_by_time(self, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, Task]]:
+    def tasks_by_time(self, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, _Task]]:
         """Yield ``(id, task)`` in the order of their last events, the newest first."""
         heap = list(self._taskheap)
         if reverse:
@@ -527,7 +532,7 @@ class State:
     tasks_by_timestamp = tasks_by_time
 
     @staticmethod
-    def _unique(heap: Iterable[Any]) -> Iterator[tuple[str, Task]]:
+    def _unique(heap: Iterable[Any]) -> Iterator[tuple[str, _Task]]:
         seen = set()
         for when in heap:
             task = when[3]()
@@ -535,12 +540,12 @@ class State:
                 seen.add(task.uuid)
                 yield task.uuid, task
 
-    def _tasks_by_type(self, name: str, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, Task]]:
+    def _tasks_by_type(self, name: str, limit: int | None = None, reverse: bool = True) -> Iterator[tuple[str, _Task]]:
         return islice(((uuid, task) for uuid, task in self.tasks_by_time(reverse=reverse) if task.name == name), limit)
 
     def _tasks_by_worker(
         self, hostname: str, limit: int | None = None, reverse: bool = True
-    ) -> Iterator[tuple[str, Task]]:
+    ) -> Iterator[tuple[str, _Task]]:
         tasks = self.tasks_by_time(reverse=reverse)
         return islice(
             ((uuid, task) for uuid, task in tasks if task.worker is not None and task.worker.hostname == hostname),
@@ -551,7 +556,7 @@ class State:
         """Return the names of all tasks seen, sorted."""
         return sorted(self._seen_types)
 
-    def alive_workers(self) -> Iterator[Worker]:
+    def alive_workers(self) -> Iterator[_Worker]:
         """Yield the workers whose heartbeat is recent."""
         return (worker for worker in list(self.workers.values()) if worker.alive)
 

@@ -48,7 +48,7 @@ class EagerResult(AsyncResult):
     def _get_task_meta(self) -> dict[str, Any]:
         return self._cache
 
-    def get(
+    def get(  # type: ignore[override]  # no arguments about waiting by position: there is no wait
         self,
         timeout: float | None = None,
         propagate: bool = True,
@@ -66,7 +66,7 @@ class EagerResult(AsyncResult):
             raise self._result if isinstance(self._result, BaseException) else Exception(self._result)
         return None
 
-    wait = get
+    wait = get  # type: ignore[assignment]  # see above
 
     def ready(self) -> bool:
         return True

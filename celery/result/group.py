@@ -406,7 +406,7 @@ class GroupResult(ResultSet):
             return other == self.id
         return NotImplemented
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]  # a set of results has no hash, a group has its id
         return hash(self.id)
 
     def __repr__(self) -> str:

@@ -65,7 +65,7 @@ def resolve(url_or_alias: Any) -> Any:
         return transport
 
 
-def _load(name: str) -> type:
+def _load(name: str) -> Any:
     from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 
     if name in TRANSPORTS:

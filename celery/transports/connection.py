@@ -25,7 +25,7 @@ class Connection(kombu.Connection):
             found = resolve(scheme)  # complains about an unknown scheme, before kombu does
             if scheme in TRANSPORTS and found.can_parse_url:
                 transport = found
-        super().__init__(hostname, *args, transport=transport, **kwargs)
+        super().__init__(hostname, *args, transport=transport, **kwargs)  # type: ignore[misc]  # the last of them
 
     def get_transport_cls(self) -> Any:
         return resolve(self.transport_cls)

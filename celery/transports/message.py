@@ -109,7 +109,7 @@ class Message(KombuMessage):
         return body
 
     def _decode_body(self) -> Any:
-        body = self.raw_body
+        body: Any = self.raw_body
         if body is not None and not isinstance(body, (str, bytes)):
             raise TypeError(f"it is no text but {type(body).__name__}")
         if body and self.body_encoding == "base64":

@@ -310,7 +310,7 @@ class Request:
         self._eventer = eventer
 
     @property
-    def connection_errors(self) -> tuple[type[BaseException], ...]:
+    def connection_errors(self) -> Any:  # a tuple of exception classes; `type` is a property here
         return self._connection_errors
 
     @property
@@ -592,9 +592,8 @@ class Request:
         """The task asked to be tried again; the new message is on its way."""
         if self.task.acks_late:
             self.acknowledge()
-        self.send_event(
-            "task-retried", exception=safe_repr(bare_exception(exc_info).exc), traceback=safe_str(exc_info.traceback)
-        )
+        retry: Any = bare_exception(exc_info)
+        self.send_event("task-retried", exception=safe_repr(retry.exc), traceback=safe_str(exc_info.traceback))
 
     def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """It ended by an exception.

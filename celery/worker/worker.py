@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard import cpu_count
 
@@ -85,6 +85,13 @@ class WorkController:
     semaphore: Any = None
     #: What `start` leaves for ``sys.exit``; ``None`` for a clean end.
     exitcode: int | None = None
+    if TYPE_CHECKING:  # parts that steps put here, and options
+        autoscale: Any
+        hub: Any
+        pool_cls: Any
+        prefetch_multiplier: Any
+        task_events: Any
+        timer: Any
 
     class Blueprint(bootsteps.Blueprint):
         """The parts, in the order in which they start."""

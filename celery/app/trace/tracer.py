@@ -141,6 +141,7 @@ def build_tracer(
 
     def run(uuid: str, request: Context) -> Ending:
         """Call the task's body once, and turn whatever happens into an ending."""
+        ending: Ending
         args, kwargs = request.args, request.kwargs
         try:
             with user_code:
@@ -208,7 +209,7 @@ def build_tracer(
                 except Exception as exc:
                     logger.error("Process cleanup failed: %r", exc, exc_info=True)
 
-    def trace_task(uuid: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None) -> trace_ok_t:
+    def trace_task(uuid: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None) -> Any:
         check_kwargs(kwargs)
         task_request = Context(request or {}, args=args, kwargs=kwargs, called_directly=False)
         if skips_completed and completed_before(task_request):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from kombu.utils.imports import symbol_by_name
@@ -192,9 +193,8 @@ class DatabaseBackend(BaseBackend):
     def get_task_metas(self, task_ids: list[str]) -> dict[str, dict[str, Any]]:
         found = {}
         for start in range(0, len(task_ids), CHUNK_SIZE):
-            found.update(
-                self._retried(lambda first=start: self._read_rows(task_ids[first : first + CHUNK_SIZE]), _same)
-            )
+            read = partial(self._read_rows, task_ids[start : start + CHUNK_SIZE])
+            found.update(self._retried(read, _same))
         return found
 
     def _read_rows(self, task_ids: list[str]) -> dict[str, dict[str, Any]]:

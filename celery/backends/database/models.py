@@ -29,7 +29,7 @@ class _Named:
         """Set schema and name of the table."""
         table = cls.__table__
         table.schema = schema
-        sequence = table.c.id.default
+        sequence: Any = table.c.id.default  # a Sequence, whose type is not that of all defaults
         if sequence is not None:
             sequence.schema = schema
         if name:
@@ -52,7 +52,7 @@ class Task(_Named, ResultModelBase):
     children = sa.Column(LargeBinary, nullable=True)
 
     def __init__(self, task_id: str) -> None:
-        self.task_id = task_id
+        self.task_id = task_id  # type: ignore[assignment]  # a column on the class, a value here
 
     def to_dict(self) -> dict[str, Any]:
         """Return the columns, undecoded."""
@@ -101,7 +101,7 @@ class TaskSet(_Named, ResultModelBase):
     date_done = sa.Column(sa.DateTime, default=utc_now, nullable=True, index=True)
 
     def __init__(self, taskset_id: str, result: Any) -> None:
-        self.taskset_id = taskset_id
+        self.taskset_id = taskset_id  # type: ignore[assignment]  # a column on the class, a value here
         self.result = result
 
     def to_dict(self) -> dict[str, Any]:

@@ -56,14 +56,16 @@ _EXEC = pack(("EXEC",))
 _backends: weakref.WeakSet[RedisBackend] = weakref.WeakSet()
 
 
-class RedisBackend(RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendMixin):
+class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs`, ours names them
+    RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendMixin
+):
     """Results in Redis; safe to be used by many threads and after a fork."""
 
     ResultConsumer = ResultConsumer
 
     #: The module ``redis``.
     redis = redis
-    connection_class_ssl = redis.SSLConnection
+    connection_class_ssl: type[redis.SSLConnection] = redis.SSLConnection
 
     #: What every connection is made with, of URL and settings.
     connparams: dict[str, Any] = {}

@@ -10,7 +10,8 @@ sends the body if its holder died; it always has the same task id.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from celery import states
@@ -35,6 +36,20 @@ class RedisChords:
     """What ``RedisBackend`` knows of chords."""
 
     app: Any
+    if TYPE_CHECKING:  # what the rest of the backend gives
+        expires: Any
+        _ensured: Callable[[Callable[[Any], Any]], Any]
+        _set_plain: Callable[[Any, Any, Any], Any]
+        incr: Callable[[Any], Any]
+        delete: Callable[[Any], Any]
+        encode: Callable[[Any], Any]
+        decode: Callable[[Any], Any]
+        encode_result: Callable[[Any, str], Any]
+        exception_to_python: Callable[[Any], Any]
+        get_key_for_group: Callable[..., Any]
+
+        @property
+        def chord_expires(self) -> Any: ...
 
     chord_parts_hold_values = True
 
@@ -75,7 +90,7 @@ class RedisChords:
         count = self._count(group_id, task_id, request.group_index, state, result, token)
         if count:
             failpoint("chord.before_release")
-            self._release(group_id, self.app.signature(request.chord), token, propagate is not False)
+            self._send_body(group_id, self.app.signature(request.chord), token, propagate is not False)
 
     def _count(self, group_id: str, task_id: str, index: Any, state: str, result: Any, token: str) -> int:
         part = self.encode([1, task_id, state, self.encode_result(result, state)])
@@ -92,7 +107,7 @@ class RedisChords:
         ]
         return self._ensured(lambda line: COUNT.call(line, keys, arguments))
 
-    def _release(self, group_id: str, body: Any, token: str, propagate: bool) -> None:
+    def _send_body(self, group_id: str, body: Any, token: str, propagate: bool) -> None:
         try:
             values = self._values_of(group_id, propagate)
         except Exception as error:

@@ -97,7 +97,7 @@ class ResultConsumer(BaseResultConsumer):
         if meta["status"] in self.backend.READY_STATES:
             self.cancel_for(meta["task_id"])
 
-    def on_wait_for_pending(self, result: Any, **kwargs: Any) -> None:
+    def on_wait_for_pending(self, result: Any, timeout: float | None = None, **kwargs: Any) -> None:
         """Look at once: it may have ended before."""
         meta = self.backend.get_task_meta(result.id, cache=False)
         if meta["status"] in self.backend.READY_STATES:

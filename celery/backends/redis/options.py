@@ -77,7 +77,8 @@ def connection_params(
 
 def join_url_params(url: str, defaults: dict[str, Any]) -> dict[str, Any]:
     """Return ``defaults`` with what ``url`` says."""
-    scheme, host, port, username, password, path, query = _parse_url(url)
+    scheme, host, port, username, password, path, parsed = _parse_url(url)
+    query = dict(parsed)
     params = dict(defaults)
     if scheme in ("socket", "redis+socket"):
         params.update(connection_class=connections.UnixDomainSocketConnection, path=f"/{path}")

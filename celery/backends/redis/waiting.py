@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count, repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.backends.redis.listening import Listener
@@ -24,6 +24,13 @@ class Waiting:
     """What ``RedisBackend`` knows of waiting."""
 
     app: Any
+    if TYPE_CHECKING:  # what the rest of the backend gives
+        _pending_results: Any
+        _ensure_not_eager: Callable[[], None]
+        _exchange: Callable[..., Any]
+        decode_result: Callable[[Any], Any]
+        get_key_for_task: Callable[..., Any]
+        send_held: Callable[[], None]
 
     def wait_for_pending(
         self,

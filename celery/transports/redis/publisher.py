@@ -212,7 +212,7 @@ def _pieces(commands: list[bytes]) -> Iterable[list[bytes]]:
 def _encoder() -> Callable[[Any], str]:
     """Return kombu's JSON encoding of a whole message, made once instead of once a message."""
     default = JSONEncoder().default
-    make = json.encoder.c_make_encoder
+    make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # no C
         return json.JSONEncoder(default=default).encode
     # No markers: what refers to itself ends in RecursionError.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.transports.redis.keeper import Keeper
 from celery.transports.redis.lease import Lease
@@ -19,6 +20,11 @@ RENEW_TAGS_A_CALL = 1000
 
 class Requests:
     """Part of an engine."""
+
+    if TYPE_CHECKING:  # what the engine gives
+        lease: Lease | None
+        wire: Any
+        refused: Callable[[ReplyError], Exception]
 
     def reserve(self: Any, channel: Any, static: bytes, size: int, number: int, want: int, done: Any) -> None:
         """Send the reserve script with all waiting acknowledgements; ``done`` gets the pairs of its reply."""

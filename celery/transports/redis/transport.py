@@ -23,6 +23,7 @@ class Transport(upstream.Transport):
 
     Channel = Channel
     Publisher = Publisher
+    channels: list[Any]
     connection_errors = CONNECTION_ERRORS
     channel_errors = CHANNEL_ERRORS
 

@@ -21,12 +21,12 @@ from celery.transports.message import (
     LOSSES,
     STARTED_LOSSES,
     Malformed,
-    Message,
     count_loss,
     lost_too_often,
     mark_redelivered,
     parse,
 )
+from celery.transports.message import Message as TakenMessage
 from celery.transports.sqlite.store import Store, Taken
 
 __all__ = ("Channel", "Transport")
@@ -47,7 +47,7 @@ class QoS(virtual.QoS):
     def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
         self.channel = channel
         self.prefetch_count = prefetch_count or 0
-        self._delivered: dict[int, Message] = {}
+        self._delivered: dict[int, TakenMessage] = {}
         self._dirty: set[int] = set()
 
     def ack(self, delivery_tag: int) -> None:
@@ -56,7 +56,7 @@ class QoS(virtual.QoS):
     def reject(self, delivery_tag: int, requeue: bool = False) -> None:
         self.channel.basic_reject(delivery_tag, requeue=requeue)
 
-    def append(self, message: Message, delivery_tag: int) -> None:
+    def append(self, message: TakenMessage, delivery_tag: int) -> None:
         self._delivered[delivery_tag] = message
 
     def restore_unacked(self) -> list[Any]:
@@ -71,7 +71,7 @@ class Channel(virtual.Channel):
     """A channel to one file."""
 
     QoS = QoS
-    Message = Message
+    Message = TakenMessage
     supports_fanout = True
     #: A message is set aside when its worker was lost so often while it ran the task; ten times that in any case.
     max_redeliveries = 3
@@ -143,7 +143,7 @@ class Channel(virtual.Channel):
         callback(message)
         return True
 
-    def _message(self, taken: Taken, no_ack: bool) -> Message | None:
+    def _message(self, taken: Taken, no_ack: bool) -> TakenMessage | None:
         """Return what was taken as a message; ``None`` if it had to be set aside."""
         try:
             envelope = parse(taken.payload)
@@ -160,7 +160,7 @@ class Channel(virtual.Channel):
             times = f"{taken.losses} times, {taken.started_losses} of them while it ran the task"
             self._set_aside(taken, envelope, f"its worker was lost {times}")
             return None
-        message = Message(envelope, self, taken.id, taken.queue)  # type: ignore[arg-type]
+        message = TakenMessage(envelope, self, taken.id, taken.queue)  # type: ignore[arg-type]
         if no_ack:
             self.store.forget([taken.id])
         else:
@@ -171,7 +171,7 @@ class Channel(virtual.Channel):
         self.store.move(taken.id, f"{taken.queue}.dead", dead_envelope(message, taken.queue, reason).encode())
         self.connection.on_set_aside(taken.queue, message, reason)
 
-    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Message | None:
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> TakenMessage | None:
         while found := self.store.take([queue], 1):
             message = self._message(found[0], no_ack)
             if message is not None:
@@ -179,7 +179,7 @@ class Channel(virtual.Channel):
         return None
 
     def message_to_python(self, raw_message: Any) -> Any:
-        return raw_message if isinstance(raw_message, Message) else Message(raw_message, self)
+        return raw_message if isinstance(raw_message, TakenMessage) else TakenMessage(raw_message, self)
 
     # -- settling
 
@@ -199,7 +199,7 @@ class Channel(virtual.Channel):
             self.store.put_back([delivery_tag], at_end=True)
             self.connection.look_again()
 
-    def requeue_lost(self, message: Message, cause: str = "") -> str | None:
+    def requeue_lost(self, message: TakenMessage, cause: str = "") -> str | None:
         """Put ``message`` back to be taken next, counting that what ran it was lost; once too often, set it aside.
 
         Returns the reason then.
@@ -214,14 +214,14 @@ class Channel(virtual.Channel):
         self.connection.look_again()
         return None
 
-    def dead_letter(self, message: Message, reason: str) -> None:
+    def dead_letter(self, message: TakenMessage, reason: str) -> None:
         """Set ``message`` aside: take it off its queue and keep it, with the reason, in the queue ``<queue>.dead``."""
         self.qos._delivered.pop(message.delivery_tag, None)
         kept = dead_envelope(message._raw, message.queue, reason).encode()
         self.store.move(message.delivery_tag, f"{message.queue}.dead", kept)
         message._state = "REJECTED"
 
-    def message_started(self, message: Message) -> None:
+    def message_started(self, message: TakenMessage) -> None:
         self.store.mark_started(message.delivery_tag)
 
     def basic_recover(self, requeue: bool = False) -> None:
@@ -253,7 +253,7 @@ class Channel(virtual.Channel):
 
     def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         """Put one copy into each bound queue; a routing key selects as it does for topics."""
-        topics = self.exchange_types["topic"]
+        topics: Any = self.exchange_types["topic"]
         queues = {
             queue
             for key, pattern, queue in self.get_table(exchange)
@@ -306,6 +306,7 @@ class Transport(virtual.Transport):
     """SQLite as a broker."""
 
     Channel = Channel
+    channels: list[Any]
     can_parse_url = True
     driver_type = "sqlite"
     driver_name = "sqlite3"

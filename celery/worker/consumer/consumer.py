@@ -96,7 +96,7 @@ class Consumer:
         self.on_task_request = on_task_request
         #: Called with each request that is to run now.
         self.on_task_message: set[Callable[[Any], Any]] = set()
-        self.strategies = self.Strategies()
+        self.strategies: dict[str, Callable[..., Any]] = self.Strategies()
         self.conninfo = app.connection_for_read()
         self.connection_errors = self.conninfo.connection_errors
         self.channel_errors = self.conninfo.channel_errors

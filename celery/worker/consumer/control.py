@@ -20,8 +20,8 @@ class Control(bootsteps.StartStopStep):
         # On the hub, commands are events like others; without it a green pool needs a greenlet for them.
         is_green = c.hub is None and c.pool is not None and c.pool.is_green
         self.box = (pidbox.gPidbox if is_green else pidbox.Pidbox)(c)
-        self.start = self.box.start  # type: ignore[method-assign]
-        self.stop = self.box.stop  # type: ignore[method-assign]
+        self.start = self.box.start  # type: ignore[assignment, method-assign]  # of the instance
+        self.stop = self.box.stop  # type: ignore[assignment, method-assign]
         self.shutdown = self.box.shutdown
         super().__init__(c, **kwargs)
 

@@ -55,7 +55,7 @@ class Gossip(bootsteps.ConsumerStep):
         self.Receiver = c.app.events.Receiver
         self.hostname = c.hostname
         self.full_hostname = f"{self.hostname}.{c.pid}"
-        self.on = Bunch(node_join=set(), node_leave=set(), node_lost=set())
+        self.on: Any = Bunch(node_join=set(), node_leave=set(), node_lost=set())
         self.timer = c.timer
         self.state = c.app.events.State(
             on_node_join=self.on_node_join, on_node_leave=self.on_node_leave, max_tasks_in_memory=1

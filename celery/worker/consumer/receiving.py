@@ -26,7 +26,7 @@ logger = get_logger(__name__)
 
 #: Time limits as all but a few messages have them.
 _NO_LIMITS = ([None, None], (None, None), None)
-_NO_STAMPS = ({}, None)
+_NO_STAMPS: tuple[Any, ...] = ({}, None)
 _FLAGS = (None, False, True)
 
 
@@ -199,7 +199,7 @@ class Receiver:
         task_id = message.headers.get("id")
         self._store_failure(task_id, InvalidTaskError(reason), Context(message.headers))
 
-    def on_unknown_task(self, body: Any, message: Any, exc: NotRegistered) -> None:
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         consumer = self.consumer
         fields = body if isinstance(body, Mapping) else message.headers
         name, task_id = fields["task"], fields["id"]
