@@ -31,7 +31,7 @@ class Context:
     group_index: int | None = None
     headers: Any = None
     hostname: str | None = None
-    id: str | None = None
+    id: str = None  # type: ignore[assignment]  # outside of a task, that is
     ignore_result: bool | None = False
     is_eager = False
     kwargs: Any = None

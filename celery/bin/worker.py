@@ -391,7 +391,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
 @handle_preload_options
 def worker(
     ctx: click.Context,
-    hostname: str | None = None,
+    hostname: str = "",  # the option has a default
     pool_cls: Any = None,
     app: Any = None,
     uid: Any = None,
@@ -450,7 +450,7 @@ def _read_settings(app: Any, words: list[str]) -> None:
         raise click.UsageError(f"Cannot read the settings after `--`: {reason}") from exc
 
 
-def _check_files(hostname: str | None, logfile: str | None, pidfile: str | None, statedb: str | None) -> None:
+def _check_files(hostname: str, logfile: str | None, pidfile: str | None, statedb: str | None) -> None:
     for path, what in ((logfile, "log file"), (pidfile, "pidfile"), (statedb, "state file")):
         if isinstance(path, str) and path:
             check_writable(node_format(path, hostname, i="0", I=""), what)
@@ -458,7 +458,7 @@ def _check_files(hostname: str | None, logfile: str | None, pidfile: str | None,
 
 def _go_to_background(
     ctx: click.Context,
-    hostname: str | None,
+    hostname: str,
     logfile: str | None,
     pidfile: str | None,
     uid: Any,

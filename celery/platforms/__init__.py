@@ -30,9 +30,10 @@ from .system import (
     ignore_errno,
     pyimplementation,
 )
-from .titles import set_mp_process_title, set_process_title, strargv
+from .titles import set_mp_process_title, set_process_title
+from .titles import strargv as strargv
+from .users import check_privileges as check_privileges
 from .users import (
-    check_privileges,
     initgroups,
     maybe_drop_privileges,
     parse_gid,
