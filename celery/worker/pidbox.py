@@ -10,6 +10,7 @@ from kombu.common import ignore_errors
 from kombu.exceptions import InconsistencyError
 from kombu.utils.encoding import safe_str
 
+from celery.utils.failpoints import is_active
 from celery.utils.functional import pass1
 from celery.utils.log import get_logger
 from celery.worker import control
@@ -20,6 +21,9 @@ logger = get_logger(__name__)
 
 #: AMQP: the queue is exclusive to another connection.
 RESOURCE_LOCKED = 405
+
+#: Whether a test of the tests has switched this protection off.
+_INSISTS_ON_NAME = is_active("unprotect.label")
 
 
 class CommandState(dict):  # type: ignore[type-arg]
@@ -77,6 +81,8 @@ class Pidbox:
         except (InconsistencyError, *self.c.channel_errors) as exc:
             if not isinstance(exc, InconsistencyError) and getattr(exc, "reply_code", None) != RESOURCE_LOCKED:
                 raise
+            if _INSISTS_ON_NAME:
+                raise
             self._listen_beside(connection)
         self.consumer.on_decode_error = self.on_decode_error
 
@@ -107,7 +113,8 @@ class Pidbox:
 
     def stop(self, c: Any) -> None:
         self.on_stop()
-        self.consumer = self._close_channel(c)
+        self._close_channel(c)
+        self.consumer = None
 
     def reset(self) -> None:
         """Listen anew, on a new channel."""

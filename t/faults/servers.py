@@ -132,7 +132,12 @@ class OwnRabbit:
             self.process = subprocess.Popen(
                 [server], env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=self.directory
             )
-        wait_until(self.answers, 90, f"rabbitmq on port {self.port}")
+        wait_until(lambda: self.answers() or not self.is_running(), 90, f"rabbitmq on port {self.port}")
+        if not self.is_running():
+            raise RuntimeError(f"RabbitMQ did not start: {(self.directory / 'out').read_text()[-2000:]}")
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def answers(self) -> bool:
         with socket.socket() as probe:

@@ -2,4 +2,6 @@
 
 import malformed  # noqa: F401
 import matrix  # noqa: F401
+import pools  # noqa: F401
+import rabbit_scenarios  # noqa: F401
 import redis_scenarios  # noqa: F401

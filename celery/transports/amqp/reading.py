@@ -220,6 +220,7 @@ class _Delivery:
             self.pieces.append(payload)
             if self.missing <= 0:
                 self.body = b"".join(self.pieces)
+                self.pieces.clear()
         return self.missing <= 0
 
 

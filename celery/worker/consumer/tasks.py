@@ -10,6 +10,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.utils.quorum_queues import detect_quorum_queues
 from celery.worker import state
+from celery.worker.consumer.consumer_timeout import warn_of_long_tasks
 from celery.worker.consumer.mingle import Mingle
 
 __all__ = ("Tasks",)
@@ -28,6 +29,7 @@ class Tasks(bootsteps.StartStopStep):
 
     def start(self, c: Any) -> None:
         c.update_strategies()
+        warn_of_long_tasks(c)
         c.qos_global = apply_global = self.qos_global(c)
         # Set on the channel before the consumer exists, so that the first delivery is within the limit.
         c.connection.default_channel.basic_qos(0, c.initial_prefetch_count, apply_global)
