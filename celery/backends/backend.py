@@ -22,7 +22,7 @@ from celery.protocol.result import make_meta
 from celery.utils.collections import BufferMap
 from celery.utils.time import get_exponential_backoff_interval
 
-__all__ = ("Backend", "may_come_late", "unpickle_backend")
+__all__ = ("Backend", "may_come_late", "outlasts", "unpickle_backend")
 
 #: How many records that nobody waits for yet are kept, for stores whose records are read once.
 MESSAGE_BUFFER_MAX = 8192
@@ -352,8 +352,11 @@ class Backend(Codec, Outcomes, Chords):
 def may_come_late(task_id: str, state: str, request: Any) -> bool:
     """Whether the writer may be a loser: somebody else may have ended the task before.
 
-    So it is after a redelivery, and where the one who writes is not the one who runs the task.
+    So it is after a redelivery, where the one who writes is not the one who runs the task, and with RETRY: the next run
+    was sent before this record, and may be over.
     """
+    if state == states.RETRY:
+        return True
     if request is not None:
         delivery = getattr(request, "delivery_info", None)
         if delivery and delivery.get("redelivered"):
@@ -362,3 +365,8 @@ def may_come_late(task_id: str, state: str, request: Any) -> bool:
             return False
     running = get_current_task()
     return running is None or getattr(running.request, "id", None) != task_id
+
+
+def outlasts(stored: str, late: str) -> bool:
+    """Whether a record whose state is ``stored`` stays when one of the state ``late`` comes late."""
+    return stored == states.SUCCESS or (late == states.RETRY and stored in states.READY_STATES)

@@ -10,7 +10,7 @@ from typing import Any
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
 from celery import states
-from celery.backends.backend import Backend, may_come_late
+from celery.backends.backend import Backend, may_come_late, outlasts
 from celery.backends.chords import CountedChords
 from celery.backends.polling import pauses
 from celery.exceptions import BackendStoreError, TimeoutError
@@ -115,8 +115,8 @@ class BaseKeyValueStoreBackend(CountedChords, Backend):
     ) -> Any:
         if may_come_late(task_id, state, request):
             current = self._get_task_meta_for(task_id)
-            if current["status"] == states.SUCCESS:
-                return result  # a late loser does not overwrite a success
+            if outlasts(current["status"], state):
+                return result  # a late loser does not overwrite it
         meta = self._make_meta(task_id, result, state, traceback, request)
         try:
             self._set_with_state(self.get_key_for_task(task_id), self.encode(meta), state)

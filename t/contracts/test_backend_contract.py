@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from celery import Celery
+from celery._state import _task_stack
 from celery.exceptions import TaskRevokedError, TimeoutError
 
 REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379")
@@ -292,6 +293,30 @@ def test_a_late_loser_does_not_overwrite_a_success(store):
     store.backend.mark_as_revoked(task_id, "late")
 
     assert store.result(task_id).get(timeout=5) == "first"
+
+
+@pytest.mark.parametrize("end", ["success", "failure", "revoked"])
+def test_a_retry_that_is_told_late_does_not_undo_the_end_of_the_next_run(store, end):
+    if store.is_message_store:
+        pytest.skip("a message cannot be overwritten")
+    task_id = store.new_id()
+    if end == "success":
+        store.done(task_id, "second run")
+    elif end == "failure":
+        store.backend.mark_as_failure(task_id, ValueError("second run"), request=store.request(task_id))
+    else:
+        store.backend.mark_as_revoked(task_id, "second run")
+    state = store.result(task_id).state
+    first_run = store.app.task(lambda: None, name="first run")
+    first_run.push_request(id=task_id)
+    _task_stack.push(first_run)
+    try:
+        store.backend.mark_as_retry(task_id, ValueError("first run"), request=store.request(task_id))
+    finally:
+        _task_stack.pop()
+        first_run.pop_request()
+
+    assert store.result(task_id).state == state
 
 
 def test_groups_are_saved_found_and_deleted(store):

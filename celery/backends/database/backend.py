@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, InvalidRequestError
 from sqlalchemy.orm.exc import StaleDataError
 
 from celery import states
-from celery.backends.backend import may_come_late
+from celery.backends.backend import may_come_late, outlasts
 from celery.backends.base import BaseBackend
 from celery.backends.database.models import Task, TaskExtended, TaskSet, utc_now
 from celery.backends.database.session import SessionManager
@@ -136,7 +136,7 @@ class DatabaseBackend(BaseBackend):
             if row is None:
                 row = self.task_cls(task_id)
                 session.add(row)
-            elif row.status == states.SUCCESS and may_come_late(task_id, state, request):
+            elif outlasts(row.status, state) and may_come_late(task_id, state, request):
                 return
             self._fill(row, meta, request)
             session.commit()

@@ -19,7 +19,7 @@ from redis import exceptions as redis_exceptions
 
 from celery import states
 from celery.backends.asynchronous import AsyncBackendMixin
-from celery.backends.backend import may_come_late
+from celery.backends.backend import may_come_late, outlasts
 from celery.backends.keyvalue import CHUNK_SIZE, BaseKeyValueStoreBackend
 from celery.backends.redis.chords import RedisChords
 from celery.backends.redis.confirming import Deferred
@@ -308,14 +308,14 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
     ) -> Any:
         if may_come_late(task_id, state, request):
             meta = self._make_meta(task_id, result, state, traceback, request)
-            self._store_unless_successful(task_id, self.encode(meta), state)
+            self._store_unless_outlasted(task_id, self.encode(meta), state)
             return result
         meta = self._make_meta(task_id, result, state, traceback, request)
         self._set_with_state(self.get_key_for_task(task_id), self.encode(meta), state)
         return result
 
-    def _store_unless_successful(self, task_id: str, value: Any, state: str) -> None:
-        """Store a record that may come late, so that no success is lost: look and write are one step."""
+    def _store_unless_outlasted(self, task_id: str, value: Any, state: str) -> None:
+        """Store a record that may come late, so that no end is lost: look and write are one step."""
         key = self.get_key_for_task(task_id)
         expires = self.failure_expires if state == states.FAILURE and self.failure_expires is not None else self.expires
         packet = self._store_packet(key, value, expires)
@@ -323,7 +323,7 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         def exchange(line: Line) -> None:
             while True:
                 _, current = line.call_many([("WATCH", key), ("GET", key)])
-                if current is not None and self.decode(current)["status"] == states.SUCCESS:
+                if current is not None and outlasts(self.decode(current)["status"], state):
                     line.call("UNWATCH")
                     return
                 if _store(line, packet) is not None:  # else somebody wrote in between
