@@ -1,0 +1,329 @@
+"""One accepted message: how it is acknowledged, and what its end means for the broker."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from billiard.exceptions import Terminated
+
+from celery import Celery, states
+from celery.app.trace import child
+from celery.concurrency.base import exception_info
+from celery.exceptions import InvalidTaskError, TimeLimitExceeded, WorkerLostError
+from celery.worker import state
+from celery.worker.request import Request, create_request_cls
+
+#: Each test has an app of its own, with tasks of the same names.
+pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
+
+EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+class Message:
+    """A delivered message, as far as a request looks at it."""
+
+    content_type, content_encoding = "application/json", "utf-8"
+    body = b"[[1, 2], {}, {}]"
+
+    def __init__(self, name="add", **headers):
+        self.headers = {
+            "id": "id-1",
+            "task": name,
+            "argsrepr": "(1, 2)",
+            "kwargsrepr": "{}",
+            "timelimit": [None, None],
+            **headers,
+        }
+        self.properties = {"reply_to": "r", "correlation_id": "id-1", "priority": 3}
+        self.delivery_info = {"exchange": "", "routing_key": "q", "redelivered": False}
+        self.payload = [[1, 2], {}, EMBED]
+
+
+class Events(list):
+    enabled = True
+
+    def send(self, type, **fields):
+        self.append((type, fields))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    state.reset_state()
+    yield
+    state.reset_state()
+
+
+@pytest.fixture
+def app():
+    app = Celery("request", broker="memory://", backend="cache+memory://", set_as_current=False)
+
+    @app.task(name="add")
+    def add(x, y):
+        return x + y
+
+    @app.task(name="late", acks_late=True)
+    def late():
+        pass
+
+    @app.task(name="safe", acks_late=True, reject_on_worker_lost=True)
+    def safe():
+        pass
+
+    @app.task(name="strict", acks_late=True, acks_on_failure=False, acks_on_timeout=False)
+    def strict():
+        pass
+
+    @app.task(name="tried", acks_late=True, retry_on_worker_lost=True, max_retries=2, default_retry_delay=0)
+    def tried(x, y):
+        pass
+
+    app.finalize()
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def make(app):
+    """Make a request whose answers to the broker and events are kept: ``request.said``, ``request.told``."""
+
+    def make(name="add", **headers):
+        said, events = [], Events()
+        request = Request(
+            Message(name, **headers),
+            app=app,
+            task=app.tasks[name],
+            hostname="w1@test",
+            eventer=events,
+            on_ack=lambda *_: said.append("ack"),
+            on_reject=lambda logger, errors, requeue: said.append(("reject", requeue)),
+        )
+        request.__dict__.update(said=said, told=events)
+        return request
+
+    return make
+
+
+def types(request):
+    return [type for type, _ in request.told]
+
+
+def test_it_knows_its_message(make):
+    request = make(shadow="shown", parent_id="p", root_id="r", group="g", timelimit=[30, 20], retries=2)
+    assert (request.id, request.name, request.type) == ("id-1", "shown", "add")
+    assert (request.parent_id, request.root_id, request.group) == ("p", "r", "g")
+    assert (request.hard_limit, request.soft_limit) == (30, 20)
+    assert request.args == [1, 2]
+    assert request.delivery_info == {"exchange": "", "routing_key": "q", "priority": 3, "redelivered": False}
+    assert request.humaninfo() == "shown[id-1]"
+    assert request.info()["args"] == [1, 2]
+
+
+def test_limits_fall_back_to_the_tasks(app, make):
+    app.tasks["add"].time_limit = 9
+    assert make().hard_limit == 9
+
+
+@pytest.mark.parametrize("header", ["eta", "expires"])
+def test_a_date_that_is_none_is_refused(make, header):
+    with pytest.raises(InvalidTaskError, match=f"invalid {header} value 'tomorrow'"):
+        make(**{header: "tomorrow"})
+
+
+def test_an_early_acknowledgement_comes_with_the_start(make):
+    request = make()
+    request.on_started(42, time.monotonic() - 1)
+    assert request.said == ["ack"]
+    assert request.worker_pid == 42
+    assert abs(time.time() - 1 - request.time_start) < 0.5
+    assert request in state.active_requests
+    assert state.total_count["add"] == 1
+    assert types(request) == ["task-started"]
+
+
+def test_a_late_acknowledgement_comes_with_the_end(make):
+    request = make("late")
+    request.on_started(42, time.monotonic())
+    assert request.said == []
+    request.on_finished(b"")
+    assert request.said == ["ack"]
+    assert request not in state.active_requests
+    assert "id-1" in state.successful_requests
+
+
+def test_an_answer_tells_value_and_runtime(make):
+    request = make()
+    request.on_finished(child.pack((states.SUCCESS, "3", 0.5)))
+    assert request.told == [("task-succeeded", {"uuid": "id-1", "result": "3", "runtime": 0.5})]
+
+
+def failure(error):
+    import pickle
+
+    return child.pack((states.FAILURE, pickle.dumps(exception_info(error)), 0.1))
+
+
+def test_a_failure_is_acknowledged_and_told(make):
+    request = make("late")
+    request.on_finished(failure(KeyError("boom")))
+    assert request.said == ["ack"]
+    (type, fields) = request.told[0]
+    assert type == "task-failed"
+    assert fields["exception"] == "KeyError('boom')"
+    assert "boom" in fields["traceback"]
+
+
+def test_a_failure_is_rejected_where_the_task_wants_that(make):
+    request = make("strict")
+    request.on_finished(failure(KeyError("boom")))
+    assert request.said == [("reject", False)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [((states.IGNORED, None, 0.0), ["ack"]), ((states.REJECTED, (True, "reject", ""), 0.0), [("reject", True)])],
+)
+def test_ignore_and_reject_are_answered_as_the_task_said(make, answer, said):
+    request = make("late")
+    request.on_finished(child.pack(answer))
+    assert request.said == said
+
+
+def test_a_lost_task_fails(app, make):
+    request = make("late")
+    request.on_lost(WorkerLostError("signal 9"))
+    assert request.said == ["ack"]
+    assert app.AsyncResult("id-1").state == states.FAILURE
+    assert isinstance(app.AsyncResult("id-1").result, WorkerLostError)
+    assert types(request) == ["task-failed"]
+
+
+def test_a_lost_task_goes_back_if_it_wants_that(app, make):
+    request = make("safe")
+    request.on_lost(WorkerLostError("signal 9"))
+    assert request.said == [("reject", True)]
+    assert app.AsyncResult("id-1").state == states.PENDING
+
+
+def test_a_lost_task_is_sent_again_as_often_as_it_may_retry(app, make):
+    request = make("tried", retries=1)
+    request.on_lost(WorkerLostError("signal 9"))
+    assert request.said == ["ack"]
+    with app.connection_for_read() as connection:
+        message = connection.SimpleQueue("q").get(timeout=1)
+        assert message.headers["id"] == "id-1"
+        assert message.headers["retries"] == 2
+        message.ack()
+    request = make("tried", retries=2)
+    request.on_lost(WorkerLostError("signal 9"))
+    assert app.AsyncResult("id-1").state == states.FAILURE
+
+
+def test_the_hard_limit_is_a_failure_that_this_process_stores(app, make):
+    request = make("late")
+    request.on_hard_limit(5)
+    assert request.said == ["ack"]
+    result = app.AsyncResult("id-1")
+    assert isinstance(result.result, TimeLimitExceeded)
+    request = make("strict")
+    request.on_hard_limit(5)
+    assert request.said == [("reject", False)]
+
+
+def test_the_hard_limit_calls_the_tasks_handler(app, make):
+    seen = []
+    app.tasks["late"].on_failure = lambda exc, *args: seen.append(type(exc))
+    make("late").on_hard_limit(5)
+    assert seen == [TimeLimitExceeded]
+
+
+def test_what_was_never_started_goes_back(make):
+    request = make()
+    state.task_reserved(request)
+    request.on_dropped()
+    assert request.said == [("reject", True)]
+    assert request.id not in state.requests
+
+
+def test_a_revoked_request_gives_no_frame(app, make):
+    request = make()
+    state.revoked.add("id-1")
+    assert request.frame() is None
+    assert request.said == ["ack"]
+    assert app.AsyncResult("id-1").state == states.REVOKED
+    assert types(request) == ["task-revoked"]
+
+
+def test_an_expired_request_gives_no_frame(make):
+    request = make(expires="2020-01-01T00:00:00+00:00")
+    assert request.frame() is None
+    assert request.told[0][1]["expired"] is True
+
+
+def test_stamps_revoke(make):
+    state.revoked_stamps["customer"] = ["c1"]
+    assert make(stamped_headers=["customer"], stamps={"customer": "c1"}).revoked()
+    assert not make(stamped_headers=["customer"], stamps={"customer": "c2"}).revoked()
+    assert not make().revoked()
+
+
+def test_terminate_ends_the_process_that_runs_it(make):
+    killed = []
+
+    class Pool:
+        def terminate_job(self, pid, signal):
+            killed.append((pid, int(signal)))
+
+    request = make()
+    request.on_started(42, time.monotonic())
+    request.terminate(Pool(), "TERM")
+    assert killed == [(42, 15)]
+    assert types(request)[-1] == "task-revoked"
+    request.on_lost(Terminated(15))
+    assert types(request).count("task-revoked") == 1
+
+
+def test_terminate_waits_for_the_start(make):
+    killed = []
+
+    class Pool:
+        def terminate_job(self, pid, signal):
+            killed.append(pid)
+
+    request = make()
+    request.terminate(Pool())
+    assert killed == []
+    request.on_started(7, time.monotonic())
+    assert killed == [7]
+
+
+def test_a_body_that_the_child_could_not_read_is_set_aside(make):
+    aside = []
+    request = make()
+    request.__class__ = type(
+        "R", (Request,), {"_set_aside": staticmethod(lambda message, reason: aside.append(reason))}
+    )
+    request.on_finished(child.pack((child.MALFORMED, "no body", 0.0)))
+    assert aside == ["no body"]
+
+
+def test_a_frame_holds_the_undecoded_body(make):
+    values = child.Frame(*child.unpack(make("late").frame()))
+    assert values.body == Message.body
+    assert values.is_late
+    assert values.wants_answer
+
+
+def test_requests_of_a_task_share_what_is_the_same(app):
+    cls = create_request_cls(Request, app.tasks["add"], None, "w1@test", None, app=app)
+    request = cls(Message())
+    assert (request.task, request.hostname, request.app) == (app.tasks["add"], "w1@test", app)
+    assert cls.__name__ == "Request"
+
+
+def test_it_is_acknowledged_once(make):
+    request = make()
+    request.acknowledge()
+    request.acknowledge()
+    request.reject(requeue=True)
+    assert request.said == ["ack"]
