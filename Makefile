@@ -8,7 +8,7 @@ else
 SOURCES = pyproject.toml
 endif
 
-.PHONY: demo test quick lint unit integration interop faults faults-long bench clean
+.PHONY: demo test lint contracts cli unit integration interop faults faults-long soak bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo/run.py
@@ -19,13 +19,13 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/python t/run.py lint
 
-unit quick: $(VENV)/.test
+unit: $(VENV)/.test
 	$(BIN)/python t/run.py unit
 
-integration interop faults: $(VENV)/.test
+contracts cli integration interop faults: $(VENV)/.test
 	$(BIN)/python t/run.py $@
 
-faults-long: $(VENV)/.test
+soak faults-long: $(VENV)/.test
 	$(BIN)/python -m t.faults --all --scale 1
 
 bench: $(VENV)/.test
