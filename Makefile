@@ -2,13 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-ifneq ($(wildcard .git),)
-SOURCES = pyproject.toml requirements/*.txt
-else
-SOURCES = pyproject.toml
-endif
+SOURCES = pyproject.toml $(wildcard requirements/*.txt)
 
-.PHONY: demo test lint contracts cli unit integration interop faults faults-long soak bench clean
+.PHONY: demo test lint contracts cli unit integration interop faults faults-long bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo/run.py
@@ -25,11 +21,11 @@ unit: $(VENV)/.test
 contracts cli integration interop faults: $(VENV)/.test
 	$(BIN)/python t/run.py $@
 
-soak faults-long: $(VENV)/.test
+faults-long: $(VENV)/.test
 	$(BIN)/python -m t.faults --all --scale 1
 
 bench: $(VENV)/.test
-	$(BIN)/python t/bench/run.py
+	PEER_PYTHON=$$($(BIN)/python t/services.py peer) $(BIN)/python t/bench/run.py
 
 $(VENV)/bin/python:
 	sh extra/make-venv $(PYTHON) $(VENV)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,3 +145,11 @@ def prepare(with_peer: bool = False) -> dict[str, str]:
     if with_peer:
         env["PEER_PYTHON"] = peer_venv()
     return env
+
+
+if __name__ == "__main__":  # `services.py peer` prints the Python of the peer's environment
+    if sys.argv[1:] != ["peer"]:
+        sys.exit("usage: services.py peer")
+    with redirect_stdout(sys.stderr):
+        python = peer_venv()
+    print(python)
