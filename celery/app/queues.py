@@ -79,7 +79,7 @@ class Queues(dict):  # type: ignore[type-arg]
 
     def _add(self, queue: Any) -> Queue:
         if not queue.routing_key:
-            queue.routing_key = self.default_routing_key  # type: ignore[assignment]  # kombu takes None
+            queue.routing_key = self.default_routing_key
         if self.max_priority is not None and queue.max_priority is None:
             queue.queue_arguments = {"x-max-priority": self.max_priority, **(queue.queue_arguments or {})}
         self[queue.name] = queue

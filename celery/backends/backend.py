@@ -39,7 +39,7 @@ class _NoCache(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
 
-    update = setdefault = lambda self, *args, **kwargs: None  # type: ignore[assignment]
+    update = setdefault = lambda self, *args, **kwargs: None
 
 
 class Backend(Codec, Outcomes, Chords):

@@ -28,7 +28,7 @@ class EagerResult(AsyncResult):
         self._name = name
 
     @cached_property
-    def app(self) -> Any:  # type: ignore[override]  # known late, and seldom needed
+    def app(self) -> Any:  # found late, and seldom needed
         return app_or_default()
 
     def then(self, callback: Callable[..., Any], on_error: Callable[..., Any] | None = None, weak: bool = False) -> Any:

@@ -70,9 +70,9 @@ def _load(name: str) -> Any:
 
     if name in TRANSPORTS:
         module, _, attribute = TRANSPORTS[name].partition(":")
-        return getattr(import_module(module), attribute)  # type: ignore[no-any-return]
+        return getattr(import_module(module), attribute)
     if name in TRANSPORT_ALIASES or "." in name or ":" in name:
-        return get_transport_cls(name)  # type: ignore[no-any-return]
+        return get_transport_cls(name)
     known = known_schemes()
     nearest = get_close_matches(name, known, n=1)
     hint = f" Did you mean `{nearest[0]}`?" if nearest else ""

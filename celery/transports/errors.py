@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 __all__ = ("MessageTooLarge",)
 
 
-class MessageTooLarge(OperationalError, ValueError):  # type: ignore[misc]  # kombu has no types
+class MessageTooLarge(OperationalError, ValueError):
     """A message is over ``broker_transport_options['max_message_bytes']``; it was not sent."""
 
     def __init__(self, size: int, limit: int) -> None:

@@ -33,7 +33,7 @@ class CommandState(dict):  # type: ignore[type-arg]
     """
 
     __getattr__ = dict.__getitem__
-    __setattr__ = dict.__setitem__  # type: ignore[assignment]
+    __setattr__ = dict.__setitem__
 
 
 class Pidbox:

@@ -17,7 +17,7 @@ from celery.utils.inflate import MOST_BYTES
 __all__ = ("Channel", "Connection", "Message", "SSLTransport", "Transport")
 
 
-class Connection(pyamqp.Connection):  # type: ignore[misc]  # kombu has no types
+class Connection(pyamqp.Connection):
     """A connection that reads ahead, and whose channels are ours."""
 
     Channel = Channel
@@ -46,7 +46,7 @@ class _OnLoop:
     Connection = Connection
 
     def register_with_event_loop(self: Any, connection: Any, loop: Any) -> None:
-        super().register_with_event_loop(connection, loop)  # type: ignore[misc]
+        super().register_with_event_loop(connection, loop)
 
         def settle_all() -> None:
             for channel in channels_of(connection):
@@ -60,7 +60,7 @@ class _OnLoop:
         if isinstance(connection._transport, ReadingAhead):
             pump(connection, loop)
         else:
-            super().on_readable(connection, loop)  # type: ignore[misc]
+            super().on_readable(connection, loop)
 
 
 def channels_of(connection: Any) -> list[Channel]:
@@ -68,9 +68,9 @@ def channels_of(connection: Any) -> list[Channel]:
     return [channel for channel in list((connection.channels or {}).values()) if isinstance(channel, Channel)]
 
 
-class Transport(_OnLoop, pyamqp.Transport):  # type: ignore[misc]  # kombu has no types
+class Transport(_OnLoop, pyamqp.Transport):
     """``amqp://`` and ``pyamqp://``."""
 
 
-class SSLTransport(_OnLoop, pyamqp.SSLTransport):  # type: ignore[misc]  # kombu has no types
+class SSLTransport(_OnLoop, pyamqp.SSLTransport):
     """``amqps://``."""

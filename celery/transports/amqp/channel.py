@@ -25,7 +25,7 @@ _ack_arguments = Struct(">QB").pack
 _SENDS_ANY_SIZE = is_active("unprotect.size")
 
 
-class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types
+class Channel(pyamqp.Channel):
     """A channel that remembers what it owes the broker until the end of the loop's turn."""
 
     Message = Message

@@ -40,7 +40,7 @@ _i64 = Struct(">q").unpack_from
 _double = Struct(">d").unpack_from
 
 
-class ReadingAhead(TCPTransport):  # type: ignore[misc]  # py-amqp has no types
+class ReadingAhead(TCPTransport):
     """A socket of which `pump` may have read more than one frame."""
 
     def _setup_transport(self) -> None:
@@ -117,7 +117,7 @@ def _go_on(connection: Any, transport: Any, loop: Any) -> None:
             connection.on_inbound_frame(frame)
 
 
-class Message(KombuMessage):  # type: ignore[misc]  # kombu has no types
+class Message(KombuMessage):
     """One delivery.  ``raw_body`` is what came; ``body`` decodes and decompresses it, once, when it is asked for."""
 
     __slots__ = ("_body", "body_encoding", "raw_body")
@@ -180,7 +180,8 @@ class Message(KombuMessage):  # type: ignore[misc]  # kombu has no types
 
     def __getattr__(self, name: str) -> Any:
         # Consumers on the bare channel expect py-amqp's message, whose properties are attributes.
-        properties = KombuMessage.properties.__get__(self)
+        slot: Any = KombuMessage.properties
+        properties = slot.__get__(self)
         try:
             return properties[name]
         except (KeyError, TypeError):

@@ -124,7 +124,7 @@ class _OurChannel(Consuming, Settling):
         yield client or self.client
 
     def _connparams(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**driver_arguments(), **super()._connparams(*args, **kwargs)}  # type: ignore[misc]
+        return {**driver_arguments(), **super()._connparams(*args, **kwargs)}
 
     def _after_fork(self: Any) -> None:
         pool = self._pool
@@ -149,7 +149,7 @@ class _OurChannel(Consuming, Settling):
             self._leave(lease)
             engine.discard(self)
             try:
-                super().close()  # type: ignore[misc]
+                super().close()
             except engine.transport.connection_errors as error:  # it deletes queues of its own before it lets go
                 logger.debug("Closing a channel: %s", error)
                 self._disconnect_pools()
@@ -200,7 +200,7 @@ class _OurChannel(Consuming, Settling):
         known = self._routes.get((exchange, routing_key))
         if known is not None and known[0] > now:
             return known[1]
-        queues = list(super()._lookup(exchange, routing_key, default))  # type: ignore[misc]
+        queues = list(super()._lookup(exchange, routing_key, default))
         if queues:
             if len(self._routes) > 10_000:
                 self._routes.clear()
@@ -211,7 +211,7 @@ class _OurChannel(Consuming, Settling):
         """Store a binding; on a server without memory go on without, because consuming needs none and makes room."""
         self._routes.clear()
         try:
-            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
+            super()._queue_bind(exchange, routing_key, pattern, queue)
         except OutOfMemoryError:
             logger.warning("The broker is full: the binding of queue %r to exchange %r is not stored", queue, exchange)
 
@@ -245,7 +245,7 @@ class _OurChannel(Consuming, Settling):
 
     def _delete(self: Any, *args: Any, **kwargs: Any) -> Any:
         self._routes.clear()
-        return super()._delete(*args, **kwargs)  # type: ignore[misc]
+        return super()._delete(*args, **kwargs)
 
     # -- hooks, shared by all channels of a transport
 
@@ -271,7 +271,7 @@ class _OurChannel(Consuming, Settling):
 
     def _put(self: Any, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         if kwargs.get("_publish_batch") is not None:
-            super()._put(queue, message, **kwargs)  # type: ignore[misc]
+            super()._put(queue, message, **kwargs)
             return
         self.put_payload(queue, self.key_for(queue, message), dumps(message).encode())
 
@@ -303,7 +303,7 @@ class _OurChannel(Consuming, Settling):
 
     def _put_fanout(self: Any, exchange: str, message: dict[str, Any], routing_key: str, **kwargs: Any) -> None:
         if kwargs.get("_publish_batch") is not None:
-            super()._put_fanout(exchange, message, routing_key, **kwargs)  # type: ignore[misc]
+            super()._put_fanout(exchange, message, routing_key, **kwargs)
             return
         payload = dumps(message)
         topics = self._get_publish_topics(exchange, routing_key)

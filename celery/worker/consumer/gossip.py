@@ -132,7 +132,7 @@ class Gossip(bootsteps.ConsumerStep):
     def _forget_oldest(self) -> None:
         for elections in (self.consensus_requests, self.consensus_replies):
             while len(elections) > ELECTIONS_REMEMBERED:
-                del elections[next(iter(elections))]  # type: ignore[attr-defined]
+                del elections[next(iter(elections))]
 
     # -- neighbours --------------------------------------------------------------------------------------------------
 
