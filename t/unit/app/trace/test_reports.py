@@ -16,7 +16,7 @@ def app():
 
 
 def test_a_success_without_a_message_is_logged_with_its_arguments(app, caplog):
-    @app.task(name="double")
+    @app.task(name="reports.double", shared=False)
     def double(number):
         return 2 * number
 
@@ -25,7 +25,7 @@ def test_a_success_without_a_message_is_logged_with_its_arguments(app, caplog):
 
     assert result.get() == 42
     (record,) = [record for record in caplog.records if "succeeded" in record.message]
-    assert record.message.startswith(f"Task double[{result.id}] succeeded in ")
+    assert record.message.startswith(f"Task reports.double[{result.id}] succeeded in ")
     assert record.message.endswith("s: 42")
     assert record.data["args"] == "[21]"  # as a message would bring them
     assert record.data["kwargs"] == "{}"
