@@ -67,14 +67,21 @@ class Vhost:
     def channel(self) -> Any:
         """Return a channel of the harness's connection, which a fault may have closed."""
         if self._connection is None or not self._connection.connected:
+            self.close()
             self._connection = self.connect()
             self._channel = self._connection.channel()
         return self._channel
 
     def fresh(self) -> Any:
         """Return a channel on a new connection."""
-        self._connection = None
+        self.close()
         return self.channel()
+
+    def close(self) -> None:
+        """Drop the harness's connection."""
+        if self._connection is not None:
+            self._connection.collect()
+            self._connection = None
 
     def publish(self, message: Any, queue: str = "celery") -> None:
         self.channel().basic_publish(message, exchange="", routing_key=queue)

@@ -54,7 +54,10 @@ class Lane:
         return not self.oracle.lost()
 
     def wait_done(self, seconds: float) -> None:
-        wait_until(self.is_done, seconds, f"all tasks of {self.name}; {self.tell(self.oracle.lost()[:5])}")
+        try:
+            wait_until(self.is_done, seconds, f"all tasks of {self.name}")
+        except TimeoutError as error:
+            raise AssertionError(f"{error}; {self.tell(self.oracle.lost()[:5])}") from None
 
     def tell(self, ids: list[str]) -> str:
         return f"{self.oracle.tell(ids)} seed {self.stage.seed}, files in {self.directory}"
@@ -76,7 +79,9 @@ class Lane:
 
 
 def vhost_of(stage: Stage) -> Vhost:
-    return Vhost(f"{stage.scenario.id}-{new_id()[:8]}")
+    vhost = Vhost(f"{stage.scenario.id}-{new_id()[:8]}")
+    stage.house.callback(vhost.close)
+    return vhost
 
 
 # -- F11: connections ------------------------------------------------------------------------------------------------
@@ -123,12 +128,12 @@ def connections_are_closed(stage: Stage) -> dict[str, Any]:
 # -- F14: time runs out ----------------------------------------------------------------------------------------------
 
 
-@scenario("F14", unprotected="unprotect.adoption=off", tasks=20, short=0.3, broker="rabbitmq")
+@scenario("F14", unprotected="unprotect.adoption=off", tasks=20, short=0.2, broker="rabbitmq")
 def acknowledgements_come_late(stage: Stage) -> dict[str, Any]:
     """Tasks take longer than the broker's `consumer_timeout`: the worker stays, and each runs once."""
     vhost = vhost_of(stage)
-    timeout, seconds = (5, 15) if stage.scale >= 0.5 else (1, 4)
-    count = max(6, int(20 * stage.scale))
+    timeout, seconds = (5, 15) if stage.scale >= 0.5 else (1, 3)
+    count = max(4, int(20 * stage.scale))
     vhost.evaluate(f"application:set_env(rabbit, consumer_timeout, {timeout * 1000}).")
     stage.house.callback(vhost.evaluate, "application:set_env(rabbit, consumer_timeout, 1800000).")
     lane = Lane(stage, vhost, "late", worker_prefetch_multiplier=1, task_time_limit=3600, task_acks_late=True)
