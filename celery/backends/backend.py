@@ -369,4 +369,6 @@ def may_come_late(task_id: str, state: str, request: Any) -> bool:
 
 def outlasts(stored: str, late: str) -> bool:
     """Whether a record whose state is ``stored`` stays when one of the state ``late`` comes late."""
-    return stored == states.SUCCESS or (late == states.RETRY and stored in states.READY_STATES)
+    if late == states.RETRY:
+        return stored in states.READY_STATES
+    return stored == states.SUCCESS or (late == states.REVOKED and stored == states.FAILURE)

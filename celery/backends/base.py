@@ -43,6 +43,9 @@ class DisabledBackend(BaseBackend):
     def store_result(self, *args: Any, **kwargs: Any) -> None:
         """Drop it."""
 
+    def mark_as_revoked_ahead(self, task_id: str) -> None:
+        """Nobody can wait for it."""
+
     def ensure_chords_allowed(self) -> None:
         raise NotImplementedError(
             "Starting chords requires a result backend to be configured: set result_backend. "

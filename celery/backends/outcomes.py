@@ -14,6 +14,9 @@ from celery.exceptions import TaskRevokedError
 
 __all__ = ("Outcomes",)
 
+#: States of a task that it is too late to revoke.
+_BEGUN = states.READY_STATES | {states.STARTED}
+
 
 class Outcomes:
     """``mark_as_...``: store the state, count the member of a chord, call errbacks."""
@@ -79,6 +82,14 @@ class Outcomes:
             self.store_result(task_id, error, state, traceback=None, request=request)
         if request and request.chord:
             self.on_chord_part_return(request, state, error)
+
+    def mark_as_revoked_ahead(self, task_id: str) -> None:
+        """A task was revoked that is not known to run: who waits for it is told now, not when its message is met.
+
+        Upstream: each worker that hears of it stores this, unless it runs the task.
+        """
+        if self.get_state(task_id) not in _BEGUN:
+            self.mark_as_revoked(task_id, "revoked")
 
     def mark_as_retry(
         self,

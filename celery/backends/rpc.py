@@ -315,6 +315,9 @@ class RPCBackend(Backend, AsyncBackendMixin):
             )
         return result
 
+    def mark_as_revoked_ahead(self, task_id: str) -> None:
+        """Without its message nobody knows where an answer would go."""
+
     def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> dict[str, Any]:
         """Return the last record that came for a task.
 

@@ -219,6 +219,9 @@ class BasePool:
         """How many jobs can run at once."""
         return self.limit or 0
 
+    def look(self) -> None:
+        """Learn now which jobs have begun or ended, where a pool learns that from time to time only."""
+
     @property
     def info(self) -> dict[str, Any]:
         """What ``inspect stats`` shows of it."""

@@ -192,6 +192,10 @@ class TaskPool(JobPool):
             return False
         return self._pool.limits.end(child, _signal_number(signal or TERM_SIGNAME))
 
+    def look(self) -> None:
+        """Look at the pages of all children."""
+        self._pool.look()
+
     def grow(self, n: int = 1) -> None:
         """Add ``n`` processes."""
         self._on_loop(self._pool.grow, n)

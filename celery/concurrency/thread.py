@@ -29,7 +29,8 @@ __all__ = ("TaskPool",)
 
 logger = get_logger(__name__)
 
-#: Plain successes are told when there is nothing more to run, or when the first of them is this many seconds old.
+#: Successes are told when there is nothing more to run, when the first of them is this many seconds old, or before a job
+#: that is not known to take less.
 REPORT_AFTER = 0.002
 
 
@@ -139,6 +140,7 @@ class TaskPool(JobPool):
             return
         ended: list[tuple[Job, bytes]] = []  # those whose results may be unconfirmed
         since = 0.0
+        brief: set[str] = set()  # names of jobs that took less than `REPORT_AFTER` the last time
 
         def report() -> None:
             runner.flush()
@@ -157,6 +159,8 @@ class TaskPool(JobPool):
                 report()
                 return
             job, frame = entry
+            if ended and job.name not in brief:
+                report()
             began = monotonic()
             since = since if ended else began
             put(job.on_started, pid, began)
@@ -165,6 +169,10 @@ class TaskPool(JobPool):
             except BaseException as error:  # SystemExit of a task ends the task, not the worker
                 lost = WorkerLostError(repr(error)).with_traceback(error.__traceback__)
                 put(self._on_lost, job, lost)
+            if monotonic() - began < REPORT_AFTER:
+                brief.add(job.name)
+            else:
+                brief.discard(job.name)
 
     def _make_runner(self) -> Any:
         if self.make_runner is None:

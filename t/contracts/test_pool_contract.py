@@ -226,6 +226,22 @@ def test_a_success_is_told_though_another_thread_took_the_next_job(any_pool):
         house.run(Job(), Job(), Job())
 
 
+def test_an_end_is_told_while_the_next_job_takes_its_time(any_pool):
+    house = any_pool(1).ready()
+    brief, long = Job("plain", name="brief"), Job("sleep 1", name="long")
+    told = []
+    long.on_finished = lambda answer: told.append("long")
+    brief.on_finished = lambda answer: told.append("brief")
+    for job in (brief, long):
+        house.pool.submit(job)
+    house.until(lambda: told)
+    began = time.monotonic()
+    house.until(lambda: len(told) == 2)
+
+    assert told == ["brief", "long"]
+    assert time.monotonic() - began > 0.5
+
+
 def test_large_frames_and_answers_pass(any_pool):
     big, echo = Job("big 3000000"), Job("echo " + "y" * 3_000_000)
     any_pool().run(big, echo)

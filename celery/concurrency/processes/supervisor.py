@@ -445,6 +445,12 @@ class Supervisor(Roster):
         if looks_again:
             self.look_soon()
 
+    def look(self) -> None:
+        """Look at the pages now, because somebody asks."""
+        for child in list(self.children.values()):
+            if child.flights:
+                self._look_at(child)
+
     def _is_interesting(self, child: Child) -> bool:
         """Return true if its page may tell something new soon: a start, a soft limit, a job that is not short."""
         flights = child.flights

@@ -125,12 +125,26 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
     ids = set(maybe_list(task_id) or ())
     size = len(ids)
     worker_state.revoked.update(ids)
+    _tell_those_who_wait(state, ids)
     if terminate:
         ended = _terminate(state, _find(ids), signal)
         return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
     if size:
         logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(ids)))
     return ok(f"tasks {ids} flagged as revoked")
+
+
+def _tell_those_who_wait(state: Any, ids: Iterable[str]) -> None:
+    """Store that tasks are revoked, but for those that run here: they go on, or are terminated and told of then."""
+    state.consumer.pool.look()
+    running = {request.id for request in worker_state.active_requests}
+    backend = state.app.backend
+    try:
+        for task_id in ids:
+            if task_id not in running:
+                backend.mark_as_revoked_ahead(task_id)
+    except Exception as error:  # the store has troubles of its own; the tasks are revoked all the same
+        logger.warning("That tasks are revoked could not be stored: %r", error)
 
 
 def _terminate(state: Any, requests: Iterable[Any], signal: Any) -> list[str]:

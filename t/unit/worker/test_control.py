@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from celery.exceptions import TaskRevokedError
 from celery.worker import state
 from celery.worker.control import Panel, control_command, inspect_command
 
@@ -151,6 +152,34 @@ def test_a_revoked_task_does_not_run(ask, app, add, wait_until):
     ask("revoke", task_id="id-9")
     result = add.apply_async((1, 2), task_id="id-9")
     wait_until(lambda: result.state == "REVOKED")
+
+
+def test_who_waits_for_a_revoked_task_is_told_at_once(ask, app, add):
+    result = add.apply_async((1, 2), countdown=60)
+    ask("revoke", task_id=[result.id, "nobody-knows-it"])
+
+    assert [app.AsyncResult(id).state for id in (result.id, "nobody-knows-it")] == ["REVOKED", "REVOKED"]
+    with pytest.raises(TaskRevokedError, match="revoked"):
+        result.get(timeout=5)
+
+
+def test_a_task_that_runs_or_has_ended_is_not_called_revoked(ask, app, add, hold, release, wait_until):
+    ended, running = add.delay(1, 2), hold.delay()
+    assert ended.get(timeout=10) == 3
+    wait_until(lambda: [request["id"] for request in ask("active")] == [running.id])
+    ask("revoke", task_id=[ended.id, running.id])
+
+    assert [app.AsyncResult(id).state for id in (ended.id, running.id)] == ["SUCCESS", "PENDING"]
+    release.set()
+    assert running.get(timeout=10) is True
+
+
+def test_a_store_that_is_down_does_not_keep_tasks_from_being_revoked(ask, app, monkeypatch, caplog):
+    monkeypatch.setattr(type(app.backend), "get_state", lambda self, task_id: 1 / 0)
+
+    assert ask("revoke", task_id="id-7") == {"ok": "tasks {'id-7'} flagged as revoked"}
+    assert ask("revoked") == ["id-7"]
+    assert "could not be stored: ZeroDivisionError" in caplog.text
 
 
 def test_revoke_by_stamped_headers(ask):
