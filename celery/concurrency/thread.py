@@ -29,8 +29,8 @@ __all__ = ("TaskPool",)
 
 logger = get_logger(__name__)
 
-#: Successes are told when there is nothing more to run, when the first of them is this many seconds old, or before a job
-#: that is not known to take less.
+#: Successes are told when there is nothing more to run, when the first of them is this many seconds old, or before a
+#: job that is not known to take less.
 REPORT_AFTER = 0.002
 
 
