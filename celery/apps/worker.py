@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform as os_platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -20,7 +21,9 @@ from kombu.utils.encoding import safe_str
 
 from celery import VERSION_BANNER, platforms, signals
 from celery.loaders.app import AppLoader
-from celery.platforms import EX_FAILURE, EX_OK, check_privileges
+from celery.platforms import EX_FAILURE, EX_OK
+from celery.platforms.titles import strargv
+from celery.platforms.users import check_privileges
 from celery.utils.debug import cry
 from celery.utils.imports import qualname
 from celery.utils.log import get_logger, in_sighandler, set_in_sighandler
@@ -100,9 +103,14 @@ class Worker(WorkController):
             self.app.log.redirect_stdouts(self.redirect_stdouts_level)
 
     def emit_banner(self) -> None:
-        """Print what this worker is, and on a terminal, in colour."""
-        banner = self.colored.cyan(" \n", self.startup_info())
-        print(safe_str(f"{banner}{self.colored.reset(self.extra_info() or '')}"), file=sys.__stdout__, flush=True)
+        """Print what this worker is: on a terminal in colour, and with a drawing where that is wide enough."""
+        info = self.startup_info()
+        columns = shutil.get_terminal_size().columns
+        if self._isatty and max(map(len, info.splitlines())) > columns:
+            info = self.startup_info(artlines=False)
+        text = f" \n{info}{self.extra_info() or ''}"
+        shown = str(self.colored.cyan(text)) if self._isatty else text
+        print(safe_str(shown), file=sys.__stdout__, flush=True)
 
     def on_consumer_ready(self, consumer: Any) -> None:
         signals.worker_ready.send(sender=consumer)
@@ -195,9 +203,7 @@ class Worker(WorkController):
         os.environ.setdefault("celery_dummy_proxy", "set_by_celeryd")
 
     def set_process_status(self, info: str) -> Any:
-        return platforms.set_mp_process_title(
-            "celeryd", info=f"{info} ({platforms.strargv(sys.argv)})", hostname=self.hostname
-        )
+        return platforms.set_mp_process_title("celeryd", info=f"{info} ({strargv(sys.argv)})", hostname=self.hostname)
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------

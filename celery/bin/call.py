@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import click
+from kombu.exceptions import SerializationError, SerializerNotInstalled
 
 from celery.bin.base import (
     ISO8601,
@@ -82,8 +83,8 @@ def call(
 ) -> None:
     """Send the task NAME and print its id."""
     _check_name(ctx, name, strict)
-    task_id = (
-        ctx.obj.app.send_task(
+    try:
+        sent = ctx.obj.app.send_task(
             name,
             args=args,
             kwargs=kwargs,
@@ -95,8 +96,9 @@ def call(
             eta=eta,
             expires=expires,
         )
-    ).id
-    ctx.obj.echo(task_id)
+    except (TypeError, ValueError, SerializationError, SerializerNotInstalled) as exc:
+        raise click.UsageError(str(exc)) from exc
+    ctx.obj.echo(sent.id)
 
 
 def _check_name(ctx: click.Context, name: str, strict: bool) -> None:

@@ -52,18 +52,45 @@ class App(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         try:
             return find_app(value)
-        except (AttributeError, ModuleNotFoundError, ImportError, ImproperlyConfigured) as exc:
-            self.fail(str(exc), param, ctx)
+        except ModuleNotFoundError as exc:
+            module = str(value).partition(":")[0]
+            if exc.name and (module == exc.name or module.startswith(f"{exc.name}.")):
+                self.fail(f"No module `{exc.name}` (searched: {_searched()}).", param, ctx)
+            self.fail(_failed_on_import(exc), param, ctx)
+        except (AttributeError, ImproperlyConfigured) as exc:
+            in_module = isinstance(exc, AttributeError) and _last_user_frame(exc) is not None
+            self.fail(_failed_on_import(exc) if in_module else str(exc), param, ctx)
         except Exception as exc:
             self.fail(_failed_on_import(exc), param, ctx)
 
 
+def _searched() -> str:
+    """Return where a user's own modules are looked for."""
+    places = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return ", ".join(dict.fromkeys(places))
+
+
 def _failed_on_import(exc: Exception) -> str:
     """Return where in the user's module its import failed, and by what."""
-    frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if "importlib" not in frame.filename]
-    where = frames[-1] if frames else None
-    place = f"{os.path.relpath(where.filename)} line {where.lineno}" if where else "The module"
-    return f"{place} failed on import: {type(exc).__name__}: {exc}"
+    if isinstance(exc, SyntaxError) and exc.filename:
+        filename, line, reason = exc.filename, exc.lineno, exc.msg
+    else:
+        frame = _last_user_frame(exc)
+        filename, line, reason = (frame.filename, frame.lineno, str(exc)) if frame else (None, None, str(exc))
+    place = f"{os.path.relpath(filename)} line {line}" if filename else "The module"
+    return f"{place} failed on import: {type(exc).__name__}: {reason}"
+
+
+def _last_user_frame(exc: BaseException) -> Any:
+    """Return the frame nearest to the error that is not of the machinery that imports, nor of ours."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    frames = [
+        frame
+        for frame in traceback.extract_tb(exc.__traceback__)
+        if "importlib" not in frame.filename and not frame.filename.startswith((ours, "<frozen"))
+        and f"{os.sep}kombu{os.sep}" not in frame.filename
+    ]
+    return frames[-1] if frames else None
 
 
 APP = App()

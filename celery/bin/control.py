@@ -75,7 +75,6 @@ def _list_option(kind: str) -> Callable[..., Any]:
 
     return click.option(
         "--list",
-        "list_",
         is_flag=True,
         expose_value=False,
         is_eager=True,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from celery.backends.base import DisabledBackend
 from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
+from celery.exceptions import ImproperlyConfigured, TimeoutError
 
 
 @click.command(cls=CeleryCommand)
@@ -24,10 +28,10 @@ from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
 @handle_preload_options
 def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool, timeout: float | None) -> None:
     """Print the return value of the task TASK_ID, once there is one."""
-    from celery.exceptions import TimeoutError
-
     app = ctx.obj.app
-    handle = app.tasks[task].AsyncResult(task_id) if task else app.AsyncResult(task_id)
+    if isinstance(app.backend, DisabledBackend):
+        raise ImproperlyConfigured("`celery result` needs `result_backend`, which is not set (option --result-backend).")
+    handle = _handle(app, task_id, task)
     if not traceback and timeout is None and handle.state == "PENDING":
         ctx.obj.error(
             f"Task {task_id} has no result yet: never sent, expired, or still waiting.  Ctrl-C ends the wait."
@@ -43,3 +47,12 @@ def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool, 
         raise
     except Exception as exc:
         raise click.ClickException(f"Task {task_id} ended in {handle.state}: {type(exc).__name__}: {exc}") from exc
+
+
+def _handle(app: Any, task_id: str, task: str | None) -> Any:
+    if not task:
+        return app.AsyncResult(task_id)
+    app.loader.import_default_modules()
+    if task not in app.tasks:
+        raise click.UsageError(f"--task: there is no task of the name `{task}` here.")
+    return app.tasks[task].AsyncResult(task_id)

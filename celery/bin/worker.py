@@ -11,6 +11,7 @@ from click import ParamType
 from click.types import StringParamType
 
 from celery import concurrency
+from celery.app import backends
 from celery.bin.base import (
     COMMA_SEPARATED_LIST,
     LOG_LEVEL,
@@ -55,7 +56,10 @@ class WorkersPool(click.Choice):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         # -P eventlet and -P gevent were acted upon before anything was imported; here it is a name like others.
         if isinstance(value, str) and (":" in value or "." in value):
-            return concurrency.get_implementation(value)
+            try:
+                return concurrency.get_implementation(value)
+            except (ImportError, AttributeError, ValueError) as exc:
+                self.fail(f"there is no pool {value} ({exc}).", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -413,6 +417,8 @@ def worker(
     _read_settings(app, ctx.args)
     _refuse_unready(kwargs)
     app.conf.validate()
+    if app.conf.result_backend:
+        backends.by_url(app.conf.result_backend, app.loader)
     check_identity(uid, gid)
     umask = parse_umask(kwargs.pop("umask", None))
     executable = kwargs.pop("executable", None)

@@ -10,8 +10,8 @@ from typing import Any
 from kombu import Queue
 from kombu.connection import maybe_channel
 from kombu.mixins import ConsumerMixin
+from kombu.utils.uuid import uuid
 
-from celery import uuid
 from celery._state import app_or_default
 from celery.events.event import get_exchange
 from celery.exceptions import ImproperlyConfigured

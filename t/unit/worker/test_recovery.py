@@ -88,8 +88,8 @@ def test_each_attempt_is_logged_with_the_time_of_the_next(consumer, caplog):
 
     assert [record.getMessage() for record in caplog.records] == [
         "consumer: Cannot connect to amqp://there//: [Errno 111] Connection refused.\n"
-        f"Trying again in {seconds}.00 seconds... ({number}/100)\n"
-        for number, seconds in ((1, 2), (2, 4))
+        f"Trying again in {seconds}.00 seconds... ({number}/100){hint}\n"
+        for number, seconds, hint in ((1, 2, recovery_room.WAY_OUT), (2, 4, ""))
     ]
 
 
