@@ -274,7 +274,8 @@ class _chord(Signature):
         if self.body is None:
             return header_result
         body = self.body = as_signature(self.body, self._app, "The body of the chord")
-        result = body.freeze(_id, group_id=group_id, chord=chord, root_id=root_id, group_index=group_index)
+        with cycles_told(self):
+            result = body.freeze(_id, group_id=group_id, chord=chord, root_id=root_id, group_index=group_index)
         set_parent(result, header_result)
         return result
 

@@ -256,10 +256,10 @@ class group(Signature):
         parent_id = options.setdefault("parent_id", parent_id)
         with cycles_told(self):
             members = self.tasks = list(self._flat(app))
-        results = [
-            member.freeze(group_id=group_id, chord=chord, root_id=root_id, parent_id=parent_id, group_index=index)
-            for index, member in enumerate(members)
-        ]
+            results = [
+                member.freeze(group_id=group_id, chord=chord, root_id=root_id, parent_id=parent_id, group_index=index)
+                for index, member in enumerate(members)
+            ]
         return app.GroupResult(own_id, results, app=app)
 
     _freeze = freeze

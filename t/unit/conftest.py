@@ -4,6 +4,18 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
+def _own_shared_tasks():
+    """Forget the shared tasks that a test declared: every app made later would get them."""
+    import celery.app.builtins  # noqa: F401  # declares what every app has
+    from celery import _state
+
+    before = dict(_state._on_app_finalizers)
+    yield
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(before)
+
+
+@pytest.fixture(autouse=True)
 def _empty_memory():
     """Forget what a test left in kombu's in-memory transport and in our store; both belong to the whole process."""
     yield
