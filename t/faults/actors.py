@@ -15,6 +15,8 @@ from typing import Any
 from servers import wait_until
 
 HERE = Path(__file__).resolve().parent
+#: The clone that we are part of: what is tested is what lies beside us.
+ROOT = HERE.parent.parent
 
 
 #: The Celery release we are compared with and mixed with, where there is one.
@@ -29,7 +31,7 @@ def environment(directory: Path, broker: str, backend: str = "", conf: dict[str,
         "FAULT_BROKER": broker,
         "FAULT_BACKEND": backend,
         "FAULT_CONF": json.dumps(conf or {}),
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
@@ -49,15 +51,18 @@ class Actor:
     """A process with a log file, in its own process group."""
 
     def __init__(self, name: str, command: list[str], env: dict[str, str], directory: Path) -> None:
+        if command[0] == PEER_PYTHON:
+            env = {**env, "PYTHONPATH": str(HERE)}  # its own package, not ours
         self.name, self.command, self.env, self.directory = name, command, env, directory
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.starts = 0
+        #: Where the log of its present life begins.
+        self.mark = 0
         self.cwd = HERE
         self.start()
 
     def start(self) -> None:
-        self.starts += 1
+        self.mark = len(self.text())
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=self.env, cwd=HERE, stdout=log, stderr=log, start_new_session=True
@@ -136,7 +141,7 @@ class Worker(Actor):
     def wait_ready(self, seconds: float = 30) -> None:
         """Wait for the line that says that the worker consumes."""
         wait_until(
-            lambda: self.ready_count() >= self.starts or not self.is_running(), seconds, f"{self.name} to be ready"
+            lambda: " ready." in self.text()[self.mark :] or not self.is_running(), seconds, f"{self.name} to be ready"
         )
         if not self.is_running():
             raise RuntimeError(f"{self.name} ended at its start:\n{self.text()[-3000:]}")
@@ -145,10 +150,6 @@ class Worker(Actor):
         """Kill it with all its children and start it again."""
         self.kill_group()
         self.start()
-
-    def ready_count(self) -> int:
-        """How often it has said that it consumes."""
-        return self.text().count(" ready.")
 
 
 class Publisher(Actor):

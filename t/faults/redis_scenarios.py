@@ -50,7 +50,7 @@ def sigkill_of_the_process_group(stage: Stage) -> dict[str, Any]:
     env = stage.env(redis.url, failpoints=f"sweep.after_read=kill,once={stage.directory}/swept", **lease())
     publisher = stage.publish(env, "effect", stage.count, 0.005)
     worker = stage.worker(env, *QUICK_START)
-    hits = kill_again_and_again(stage, worker, stage.times(32, 5))
+    hits = kill_again_and_again(stage, redis, worker, stage.times(32, 5))
     held = leased_ids(redis)
     began = time.monotonic()
     worker.start()
@@ -68,8 +68,11 @@ def sigkill_of_the_process_group(stage: Stage) -> dict[str, Any]:
     return {**figures, "hits": hits, "slowest return s": round(slowest, 2)}
 
 
-def kill_again_and_again(stage: Stage, worker: Worker, kills: int, kind: str = "kill group") -> int:
-    """Kill and restart ``worker``; the last time it stays dead.  Returns how often it was at work then."""
+def kill_again_and_again(stage: Stage, redis: OwnRedis, worker: Worker, kills: int, kind: str = "kill group") -> int:
+    """Kill and restart ``worker``; the last time it stays dead.  Returns how often it was at work then.
+
+    Ends early when nothing is left to do.
+    """
     effects = stage.directory / "effects"
     hits = 0
     for number in range(kills):
@@ -81,10 +84,13 @@ def kill_again_and_again(stage: Stage, worker: Worker, kills: int, kind: str = "
                 hits += 1
                 time.sleep(stage.dice.uniform(0.02, 0.7))
                 break
-            if number and not stage.oracle.lost() and time.monotonic() > deadline - 4:
+            if number and not redis.client.llen("celery") and not redis.client.hlen("unacked"):
+                number = kills  # nothing is left that could be hit
                 break
         stage.oracle.note_fault(kind)
         worker.kill_group()
+        if number == kills:
+            break
     assert hits >= min(3, kills), f"only {hits} of {kills} kills hit a working worker; {stage.where('hits')}"
     return hits
 
@@ -148,7 +154,7 @@ def sigkill_of_the_server(stage: Stage) -> dict[str, Any]:
         redis.start()
         began = time.monotonic()
         if publisher.is_running() or stage.oracle.lost():
-            wait_for_progress(stage.directory / "effects", 8, size)
+            wait_for_progress(stage.directory / "effects", 2 if stage.unprotected else 8, size)
             slowest = max(slowest, time.monotonic() - began)
         assert worker.is_running(), f"the worker ended; {worker.log}"
     publisher.wait(180)
@@ -174,7 +180,7 @@ def connections_are_cut(stage: Stage) -> dict[str, Any]:
     publisher = stage.publish(once, "effect", stage.count, 0.02)
     others = stage.publish(once, "effect", stage.count // 25, 0.4, name="publisher2")  # run on while we reconnect
     hits = 0
-    for number in range(stage.times(30, 9)):
+    for number in range(stage.times(30, 6)):
         hits += wait_for_progress(stage.directory / "effects", 6)
         time.sleep(stage.dice.uniform(0.02, 0.3) * (3 if stage.scale >= 0.5 else 1))
         stage.oracle.note_fault(cut(redis, number))
@@ -238,6 +244,9 @@ def poison_is_set_aside(stage: Stage) -> dict[str, Any]:
 
     def wait_for_dead_letters() -> None:
         while len(redis.dead_letters()) < len(poisons) and time.monotonic() < deadline:
+            runs = stage.oracle.executions()
+            if any(len(runs[task_id]) > 3 for task_id in poisons):
+                return  # once too often: that will be found
             if not worker.is_running():
                 stage.oracle.note_fault("the worker was killed")
                 worker.restart()
@@ -311,7 +320,7 @@ def limited_memory(stage: Stage, worker: Worker) -> str:
 # -- F28: sizes ------------------------------------------------------------------------------------------------------
 
 
-@scenario("F28", unprotected="unprotect.size=off;unprotect.bomb=off", tasks=50, short=0.4)
+@scenario("F28", unprotected="unprotect.size=off;unprotect.bomb=off", tasks=50, short=0.2)
 def sizes(stage: Stage) -> dict[str, Any]:
     """Messages of 1 kB to 50 MB pass, larger ones are refused before sending, a compressed bomb at its bound."""
     redis = stage.redis()
@@ -412,7 +421,7 @@ def mixed_with_the_incumbent(stage: Stage) -> dict[str, Any]:
     time.sleep(LEASE_SECONDS)  # it looks for expired leases meanwhile
     ours = stage.publish(env, "effect", stage.count // 2, 0.005)
     publisher = stage.publish(theirs, "effect", stage.count // 2, 0.005, name="peer-publisher", python=PEER_PYTHON)
-    hits = kill_again_and_again(stage, worker, stage.times(16, 4))
+    hits = kill_again_and_again(stage, redis, worker, stage.times(16, 4))
     worker.start()
     ours.wait(120)
     publisher.wait(120)

@@ -41,6 +41,7 @@ class OwnRedis:
         self.port = free_port()
         self.options = options + (("--appendonly", "yes", "--appendfsync", "always") if durable else ())
         self.process: subprocess.Popen[bytes] | None = None
+        self._clients: list[Redis] = []
         self.start()
 
     @property
@@ -67,12 +68,15 @@ class OwnRedis:
         return self.database(0)
 
     def database(self, number: int) -> Redis:
-        return Redis(port=self.port, db=number, client_name="harness", socket_timeout=30)
+        client = Redis(port=self.port, db=number, client_name="harness", socket_timeout=30)
+        self._clients.append(client)
+        return client
 
     def dead_letters(self, queue: str = "celery", database: int = 0) -> list[dict[str, Any]]:
         """Return what was set aside, oldest first, each with the key ``reason``."""
         found = []
-        for payload in reversed(self.database(database).lrange(f"{queue}.dead", 0, -1)):
+        client = self.database(database) if database else self.client
+        for payload in reversed(client.lrange(f"{queue}.dead", 0, -1)):
             envelope = json.loads(payload)
             found.append({**envelope, "reason": envelope["headers"].get("x-celeriac-reason")})
         return found
@@ -93,7 +97,10 @@ class OwnRedis:
         self.process.kill()
         self.process.wait()
 
-    close = kill
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.kill()
 
 
 class OwnRabbit:
