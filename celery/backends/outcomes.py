@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
@@ -22,6 +22,8 @@ class Outcomes:
     """``mark_as_...``: store the state, count the member of a chord, call errbacks."""
 
     app: Any
+    if TYPE_CHECKING:  # what the store beside it gives
+        get_state: Callable[[str], str]
 
     #: Whether ``on_chord_part_return`` keeps the values of the members itself.
     chord_parts_hold_values: bool = False

@@ -20,7 +20,8 @@ from kombu.serialization import loads as loads_body
 from kombu.utils.encoding import safe_repr, safe_str
 from kombu.utils.objects import cached_property
 
-from celery import current_app, platforms, signals
+from celery import platforms, signals
+from celery._state import current_app
 from celery.app import trace as tracing
 from celery.app.task import Context
 from celery.app.trace import child
