@@ -73,7 +73,8 @@ def _searched() -> str:
 def _failed_on_import(exc: Exception) -> str:
     """Return where in the user's module its import failed, and by what."""
     if isinstance(exc, SyntaxError) and exc.filename:
-        filename, line, reason = exc.filename, exc.lineno, exc.msg
+        filename: str | None = exc.filename
+        line, reason = exc.lineno, exc.msg
     else:
         frame = _last_user_frame(exc)
         filename, line, reason = (frame.filename, frame.lineno, str(exc)) if frame else (None, None, str(exc))
@@ -87,7 +88,8 @@ def _last_user_frame(exc: BaseException) -> Any:
     frames = [
         frame
         for frame in traceback.extract_tb(exc.__traceback__)
-        if "importlib" not in frame.filename and not frame.filename.startswith((ours, "<frozen"))
+        if "importlib" not in frame.filename
+        and not frame.filename.startswith((ours, "<frozen"))
         and f"{os.sep}kombu{os.sep}" not in frame.filename
     ]
     return frames[-1] if frames else None
@@ -252,7 +254,8 @@ def celery(
         found = current_app._get_current_object()
         if ctx.invoked_subcommand == "worker" and not _has_configuration(found):
             click.echo(
-                "No app. Give one: -A module or -A module:name.  (Without, and without a celeryconfig, an empty one starts.)",
+                "No app. Give one: -A module or -A module:name.  (Without, and without a celeryconfig, an empty one "
+                "starts.)",
                 err=True,
             )
     ctx.obj = CLIContext(app=found, no_color=no_color, workdir=workdir, quiet=quiet)

@@ -86,5 +86,3 @@ def warn_of_options_without(ctx: click.Context, needed: str, *names: str) -> Non
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")
             click.echo(f"Warning: {option} has an effect together with {needed} only.", err=True)
-
-

@@ -30,7 +30,9 @@ def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool, 
     """Print the return value of the task TASK_ID, once there is one."""
     app = ctx.obj.app
     if isinstance(app.backend, DisabledBackend):
-        raise ImproperlyConfigured("`celery result` needs `result_backend`, which is not set (option --result-backend).")
+        raise ImproperlyConfigured(
+            "`celery result` needs `result_backend`, which is not set (option --result-backend)."
+        )
     handle = _handle(app, task_id, task)
     if not traceback and timeout is None and handle.state == "PENDING":
         ctx.obj.error(

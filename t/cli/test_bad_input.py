@@ -61,7 +61,12 @@ COMMANDS = [
         CONFIG,
         r"Error: `broker_url`.* must be percent-encoded",
     ),
-    ("8", "-A unknown worker", CONFIG, r"Error: Unknown setting `task_serializzer`. Did you mean `task_serializer`\?"),
+    (
+        "8",
+        "-A unknown worker",
+        CONFIG,
+        r"(CeleryWarning|Error): Unknown setting `task_serializzer`. Did you mean `task_serializer`\?",
+    ),
     ("9", "-A many worker", CONFIG, r"Error: `worker_concurrency` must be a whole number ≥ 1.*'many'"),
     ("9", "-A mixed worker", CONFIG, r"Error: Old and new setting names are mixed"),
     ("9", "-A proj worker -- worker.concurrency=many", CONFIG, r"Error: `worker_concurrency` must be .*'many'"),
@@ -70,7 +75,12 @@ COMMANDS = [
     ("10", "-A proj worker -c many", USAGE, r"Error: .*--concurrency must be >= 1, or `auto`"),
     ("11", "-A proj worker --autoscale=a,b", USAGE, r"Error: .*--autoscale wants MAX,MIN as numbers, got `a,b`\."),
     ("11", "-A proj worker --autoscale=1,2,3", USAGE, r"Error: .*--autoscale wants MAX,MIN"),
-    ("12", "-A proj worker --concurency=3", USAGE, r"Error: No such option.*--concurency.* Did you mean .*--concurrency"),
+    (
+        "12",
+        "-A proj worker --concurency=3",
+        USAGE,
+        r"Error: No such option.*--concurency.* Did you mean .*--concurrency",
+    ),
     ("12", "-A proj wroker", USAGE, r"Error: No such command 'wroker'\. Did you mean `worker`"),
     ("12", "-A proj worker -l INFOO", USAGE, r"Error: Invalid value for '-l'.*'INFOO' is not one of 'DEBUG'"),
     ("12", "-A proj worker -P prefrok", USAGE, r"Error: Invalid value for '-P'.*'prefrok' is not one of 'prefork'"),
@@ -94,7 +104,12 @@ COMMANDS = [
     ("14", "-A proj --workdir /no/dir report", USAGE, r"Error: .*cannot work in /no/dir: No such file"),
     ("16", ["-A", "proj", "call", "proj.add", "-a", "[1,"], USAGE, r"Error: .*'\[1,' is no JSON"),
     ("16", ["-A", "proj", "call", "proj.add", "-a", "{}"], USAGE, r"Error: .*'\{\}' is no JSON array"),
-    ("17", "-A proj call proj.ad", OK, r"Warning: no task of the name `proj\.ad` here \(3 known, nearest `proj\.add`\)"),
+    (
+        "17",
+        "-A proj call proj.ad",
+        OK,
+        r"Warning: no task of the name `proj\.ad` here \(3 known, nearest `proj\.add`\)",
+    ),
     ("17", "-A proj call proj.ad --strict", USAGE, r"Error: There is no task of the name `proj\.ad` here"),
     ("18", "-A proj call proj.add --eta tomorrow", USAGE, r"Error: .*'tomorrow' is no ISO 8601 time"),
     ("18", "-A proj worker --time-limit 3 --soft-time-limit 4", USAGE, r"Error: --soft-time-limit \(4\) must be below"),
@@ -135,22 +150,42 @@ MODULES = {
 CODE = [
     ("8", "conf(task_serializzer='json').conf.validate()", "ImproperlyConfigured", r"Did you mean `task_serializer`\?"),
     ("9", "conf(worker_concurrency='many').conf.worker_concurrency", "Misconfigured", r"must be a whole number ≥ 1"),
-    ("15", "add.delay(1, {1})", "EncodeError", r"add\(\) argument 2 \(`y`\): a value of type `set` cannot be sent as json"),
+    (
+        "15",
+        "add.delay(1, {1})",
+        "EncodeError",
+        r"add\(\) argument 2 \(`y`\): a value of type `set` cannot be sent as json",
+    ),
     ("16", "add.delay(1, 2, 3)", "TypeError", r"add\(\) takes from 1 to 2 positional arguments but 3 were given"),
     ("18", "add.apply_async((1,), countdown=-5)", None, ""),
     ("18", "add.apply_async((1,), expires=-1)", None, ""),
     ("18", "add.apply_async((1,), eta='tomorrow')", "ValueError", r"`eta` must be a datetime.*not 'tomorrow'"),
     ("18", "add.apply_async((1,), priority='high')", "TypeError", r"`priority` must be a whole number, not 'high'"),
     ("18", "add.apply_async((1,), soft_time_limit=5, time_limit=3)", None, r"CeleryWarning: `soft_time_limit` \(5 s\)"),
-    ("18", "add.apply_async((1,), quue='x')", None, r"CeleryWarning: `quue` is not an option .* did you mean `queue`\?"),
+    (
+        "18",
+        "add.apply_async((1,), quue='x')",
+        None,
+        r"CeleryWarning: `quue` is not an option .* did you mean `queue`\?",
+    ),
     ("19", "add.apply_async((1,), countdown='5')", "TypeError", r"`countdown` must be a number of seconds, not '5'"),
     ("19", "add.apply_async((1,), countdown=math.nan)", "ValueError", r"`countdown` must be .* got nan"),
     ("19", "add.apply_async((1,), countdown=math.inf)", "ValueError", r"`countdown` must be .* got inf"),
     ("19", "add.apply_async((1,), countdown=1e12)", "ValueError", r"`countdown` must be .*\(up to about 10 years\)"),
     ("20", "add.apply_async((1,), compression='zippp')", "ValueError", r"Unknown compression 'zippp'. Known: .*gzip"),
-    ("20", "add.apply_async((1,), serializer='jsn')", "SerializerNotInstalled", r"No encoder installed for jsn\. Known"),
+    (
+        "20",
+        "add.apply_async((1,), serializer='jsn')",
+        "SerializerNotInstalled",
+        r"No encoder installed for jsn\. Known",
+    ),
     ("22", "itself()", "ValueError", r"The chain contains itself: .*add"),
-    ("23", "forgets.delay(1).get(timeout=1)", "NotImplementedError", r"No result backend is configured.*set result_backend"),
+    (
+        "23",
+        "forgets.delay(1).get(timeout=1)",
+        "NotImplementedError",
+        r"No result backend is configured.*set result_backend",
+    ),
     ("23", "chord([forgets.s(1)], forgets.s()).delay()", "NotImplementedError", r"chords requires a result backend"),
     ("24", "print(app.AsyncResult('nope').state)", None, "PENDING"),
     ("25", "conf(timezone='Europe/Atlantis').timezone", "Misconfigured", r"`timezone` must be .*`tzdata` installed"),
@@ -236,7 +271,9 @@ def test_row_6_nobody_listens(project, matches, closed_port):
     ran = project.celery("-A", "proj", "-b", url, "worker", "-P", "solo", "--broker-timeout", "0.5")
 
     assert ran.status == UNAVAILABLE
-    assert matches(rf".*consumer: Cannot connect to redis://:\*+@127\.0\.0\.1:{closed_port}/0: .*refused", ran.first_line)
+    assert matches(
+        rf".*consumer: Cannot connect to redis://:\*+@127\.0\.0\.1:{closed_port}/0: .*refused", ran.first_line
+    )
     assert "--broker-timeout=SECONDS" in ran.stderr
     assert matches(
         rf".*CRITICAL.* Cannot reach redis at 127\.0\.0\.1:{closed_port} \(connection refused\)\. Given up",
@@ -252,7 +289,9 @@ def test_row_6_nobody_listens_to_a_client(project, matches, closed_port, scheme,
     ran = project.celery("-A", "proj", "-b", f"{scheme}://u:{SECRET}@127.0.0.1:{closed_port}//", *words.split())
 
     assert ran.status == UNAVAILABLE, ran.stderr
-    assert matches(rf"Error: Cannot reach {scheme} at 127\.0\.0\.1:{closed_port} \(connection refused\)", ran.first_line)
+    assert matches(
+        rf"Error: Cannot reach {scheme} at 127\.0\.0\.1:{closed_port} \(connection refused\)", ran.first_line
+    )
     check_output(ran)
 
 
