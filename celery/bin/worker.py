@@ -417,8 +417,6 @@ def worker(
     _read_settings(app, ctx.args)
     _refuse_unready(kwargs)
     app.conf.validate()
-    if app.conf.result_backend:
-        backends.by_url(app.conf.result_backend, app.loader)
     check_identity(uid, gid)
     umask = parse_umask(kwargs.pop("umask", None))
     executable = kwargs.pop("executable", None)
@@ -441,6 +439,8 @@ def worker(
         quiet=ctx.obj.quiet,
         **kwargs,
     )
+    if app.conf.result_backend:  # not sooner: a store of Django's needs the project that the worker has set up now
+        backends.by_url(app.conf.result_backend, app.loader)
     running.start()
     ctx.exit(running.exitcode or EX_OK)
 

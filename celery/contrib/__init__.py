@@ -1,0 +1,1 @@
+"""Things for users that the library itself does not need."""

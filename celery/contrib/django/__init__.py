@@ -1,0 +1,1 @@
+"""What Django projects use: see ``celery.contrib.django.task``."""
