@@ -68,7 +68,7 @@ class Mingle(bootsteps.StartStopStep):
     def send_hello(self, c: Any) -> dict[str, Any]:
         """Return what the other nodes answer."""
         inspect = c.app.control.inspect(timeout=PATIENCE)
-        replies = inspect.hello(c.hostname, state.revoked._data) or {}
+        replies = inspect.hello(c.hostname, list(state.revoked)) or {}
         replies.pop(c.hostname, None)  # our own mailbox may still be open, of the last connection
         return dict(replies)
 
