@@ -33,7 +33,7 @@ class AbortableTask(Task):
 
     abstract = True
 
-    def AsyncResult(self, task_id: str) -> AbortableAsyncResult:
+    def AsyncResult(self, task_id: str) -> AbortableAsyncResult:  # type: ignore[override]  # Upstream: no more options
         """Return the handle on a call of this task."""
         return AbortableAsyncResult(task_id, backend=self.backend, task_name=self.name, app=self.app)
 
