@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.exceptions import WorkerShutdown
 from celery.utils.log import get_logger
+from celery.utils.serialization import strtobool
 from celery.utils.saferepr import saferepr
 from celery.worker import state as worker_state
 from celery.worker.control.panel import control_command, inspect_command, ok
@@ -47,7 +48,7 @@ def report(state: Any) -> dict[str, Any]:
     return ok(state.app.bugreport())
 
 
-@inspect_command(alias="dump_conf", signature="[include_defaults=False]", args=[("with_defaults", "strtobool")])
+@inspect_command(alias="dump_conf", signature="[include_defaults=False]", args=[("with_defaults", strtobool)])
 def conf(state: Any, with_defaults: bool = False, **kwargs: Any) -> dict[str, Any]:
     """List the settings; secrets are masked."""
     table = state.app.conf.table(with_defaults=with_defaults, censored=True)

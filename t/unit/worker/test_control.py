@@ -51,7 +51,7 @@ def test_the_table_knows_each_recorded_command(name):
 
     assert (meta.type, meta.alias, meta.visible) == (fact["type"], fact["alias"], fact["visible"])
     assert (meta.default_timeout, meta.variadic) == (fact["default_timeout"], fact["variadic"])
-    names = [[argument, kind if isinstance(kind, str) else kind.__name__] for argument, kind in meta.args or ()]
+    names = [[argument, kind.__name__] for argument, kind in meta.args or ()]
     assert names == fact["args"]
     assert Panel.data[fact["alias"] or name] is Panel.data[name]
 
