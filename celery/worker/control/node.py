@@ -7,8 +7,8 @@ from typing import Any
 
 from celery.exceptions import WorkerShutdown
 from celery.utils.log import get_logger
-from celery.utils.serialization import strtobool
 from celery.utils.saferepr import saferepr
+from celery.utils.serialization import strtobool
 from celery.worker import state as worker_state
 from celery.worker.control.panel import control_command, inspect_command, ok
 
