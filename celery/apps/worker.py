@@ -243,16 +243,21 @@ def install_worker_int_handler(worker: Any, sig: str = "SIGINT") -> None:
     """INT: warm shutdown; a second one is a cold one."""
 
     def expect_second(worker: Any) -> None:
-        safe_say("worker: Hitting Ctrl+C again will terminate all running tasks!", sys.__stdout__)
-        install_worker_term_hard_handler(worker, sig=sig)
+        again = "worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!"
+        safe_say(again, sys.__stdout__)
+        install_worker_term_hard_handler(
+            worker, sig=sig, again="Hitting Ctrl+C again will terminate all running tasks!"
+        )
 
     _handler(worker, sig, "Warm", "should_stop", EX_OK, expect_second)
 
 
-def install_worker_term_hard_handler(worker: Any, sig: str = "SIGQUIT") -> None:
-    """QUIT: cold shutdown, exit status 1; a second one ends the process where it stands."""
+def install_worker_term_hard_handler(worker: Any, sig: str = "SIGQUIT", again: str | None = None) -> None:
+    """QUIT: cold shutdown, exit status 1; a second one ends the process where it stands (``again`` says so)."""
 
     def expect_last(worker: Any) -> None:
+        if again:
+            safe_say(f"worker: {again}", sys.__stdout__)
         platforms.signals[sig] = lambda *args: os._exit(EX_FAILURE)
 
     _handler(worker, sig, "Cold", "should_terminate", EX_FAILURE, expect_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import numbers
 from collections import OrderedDict
@@ -121,12 +122,17 @@ def handle_remote_command_error(command: str, exc: Exception) -> None:
 
 
 def handle_preload_options(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the command ``f`` the options that the app adds to every command, and tell the app of their values."""
+    """Tell the app of the values of the options that it adds to every command; ``f`` gets those that it takes."""
+    parameters = inspect.signature(f).parameters.values()
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    taken = {parameter.name for parameter in parameters}
 
     def caller(ctx: Context, *args: Any, **kwargs: Any) -> Any:
         app = ctx.obj.app
         names = {option.name for option in app.user_options.get("preload", ()) if hasattr(option, "name")}
         user_preload_options.send(sender=f, app=app, options={name: kwargs[name] for name in names if name in kwargs})
+        if not takes_all:
+            kwargs = {name: value for name, value in kwargs.items() if name in taken}
         return f(ctx, *args, **kwargs)
 
     return update_wrapper(caller, f)

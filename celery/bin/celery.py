@@ -17,7 +17,7 @@ from click_plugins import with_plugins
 
 from celery import VERSION_BANNER
 from celery.app.utils import bugreport, find_app
-from celery.bin.base import CeleryCommand, CeleryOption, CLIContext
+from celery.bin.base import CeleryCommand, CeleryOption, CLIContext, handle_preload_options
 from celery.bin.errors import explained, show_warnings_in_a_line
 from celery.exceptions import ImproperlyConfigured
 
@@ -120,8 +120,6 @@ class LazyGroup(DYMGroup):
             from celery.utils.imports import symbol_by_name
 
             found = symbol_by_name(COMMANDS[cmd_name])
-        if found is not None and ctx.obj is not None:
-            _add_user_options(found, ctx.obj.app, cmd_name)
         return found
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -259,6 +257,8 @@ def celery(
                 err=True,
             )
     ctx.obj = CLIContext(app=found, no_color=no_color, workdir=workdir, quiet=quiet)
+    command = ctx.command.get_command(ctx, ctx.invoked_subcommand)  # type: ignore[attr-defined]  # it is a group
+    _add_user_options(command, found, ctx.invoked_subcommand)
 
 
 def _enter(directory: pathlib.Path | None) -> pathlib.Path | None:
@@ -282,6 +282,7 @@ def _has_configuration(app: Any) -> bool:
 
 @celery.command(cls=CeleryCommand)
 @click.pass_context
+@handle_preload_options
 def report(ctx: click.Context, **kwargs: Any) -> None:
     """Print what to tell when asking for help: versions, system, settings without secrets."""
     app = ctx.obj.app

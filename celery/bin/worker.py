@@ -510,7 +510,7 @@ def _refuse_unready(options: dict[str, Any]) -> None:
     """Refuse what this release does not do yet, instead of accepting it in silence."""
     if options.get("beat"):
         try:
-            import celery.beat  # noqa: F401
+            from celery.beat import EmbeddedService  # noqa: F401
         except ImportError:
             raise click.UsageError("-B: beat is not part of this release yet.") from None
     soft, hard = options.get("soft_time_limit"), options.get("time_limit")

@@ -407,6 +407,7 @@ class WorkController:
             if warm:
                 self._finish_running()
                 warm = state.should_terminate is None  # else a signal came meanwhile that asks for a cold one
+                self._note_exitcode(state.should_terminate)
             if not warm and self.consumer is not None:
                 self.consumer.give_up_requests()
             self._lose_patience()

@@ -1,0 +1,265 @@
+"""The program ``celery worker``: signals, exit statuses, daemons, files and options."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+
+import pytest
+
+QUICK = ("worker", "--without-mingle", "--without-gossip", "-l", "INFO")
+
+
+def start(project, *options, app="proj", **kwargs):
+    return project.start("-A", app, *QUICK, *options, **kwargs)
+
+
+@pytest.fixture
+def busy(project, wait_until):
+    """A worker in the midst of a task; ``busy(seconds, *options)``."""
+
+    def busy(seconds, *options, **kwargs):
+        program = start(project, "-c", "1", *options, **kwargs)
+        mark = project.path / "begun"
+        project.celery("-A", "proj", "call", "proj.sleepy", "-a", json.dumps([seconds, str(mark)]))
+        wait_until(mark.exists)
+        return program
+
+    return busy
+
+
+# -- signals
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_worker_when_its_task_is_done(busy, name):
+    program = busy(0.5)
+    program.send(name)
+
+    assert program.end() == 0
+    assert "worker: Warm shutdown (MainProcess)" in program.output
+    assert re.search(r"Task proj\.sleepy\[.*\] succeeded in", program.output)
+    assert ("worker: Hitting Ctrl+C again will initiate cold shutdown" in program.output) == (name == "SIGINT")
+
+
+def test_a_second_interrupt_cuts_what_runs(busy):
+    program = busy(60)
+    program.send("SIGINT")
+    program.wait_for("Warm shutdown")
+    program.send("SIGINT")
+
+    assert program.end() == 1
+    assert "worker: Cold shutdown (MainProcess)" in program.output
+    assert "succeeded" not in program.output
+
+
+@pytest.mark.parametrize(("name", "env"), [("SIGQUIT", {}), ("SIGTERM", {"REMAP_SIGTERM": "SIGQUIT"})])
+def test_quit_cuts_what_runs(busy, name, env):
+    program = busy(60, env=env)
+    program.send(name)
+
+    assert program.end() == 1
+    assert "worker: Cold shutdown (MainProcess)" in program.output
+
+
+def test_hup_starts_the_worker_anew_in_the_same_process(project):
+    program = start(project, "-P", "solo")
+    program.send("SIGHUP")
+    program.wait_for(r"(?s) ready\..* ready\.")
+    assert "Restarting celery worker (" in program.output
+
+    program.send("SIGTERM")
+    assert program.end() == 0
+
+
+def test_usr1_shows_where_every_thread_is(project):
+    program = start(project, "-P", "solo")
+    program.send("SIGUSR1")
+    program.wait_for("MainThread")
+    program.wait_for(r"File .*, line \d+")
+
+    program.send("SIGTERM")
+    assert program.end() == 0
+
+
+# -- daemons and files
+
+
+def test_a_daemon_keeps_pidfile_and_log_and_leaves_its_terminal(project, wait_until):
+    options = ("--pidfile", "%n.pid", "--logfile", "%n-%i%I.log", "-n", "w1@here", "-c", "1")
+    ran = project.celery("--workdir", ".", "-A", "proj", *QUICK, "--detach", *options)
+    assert (ran.status, ran.stdout) == (0, "")
+    pidfile, log = project.path / "w1.pid", project.path / "w1-0.log"
+    wait_until(lambda: log.exists() and "w1@here ready." in log.read_text(), "a daemon that is ready")
+    pid = int(pidfile.read_text())
+    try:
+        assert os.getsid(pid) != os.getsid(0)
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+        again = project.celery("-A", "proj", *QUICK, "--detach", *options)
+        assert again.status == 73
+        assert f"already running? (pid: {pid})" in again.stderr
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not pidfile.exists(), "the end of the daemon")
+
+
+def test_a_daemon_takes_the_umask_that_it_is_given(project, wait_until):
+    project.celery("-A", "proj", *QUICK, "-P", "solo", "-D", "--umask", "022", "--pidfile", "d.pid", "-f", "d.log")
+    log = project.path / "d.log"
+    wait_until(lambda: log.exists() and " ready." in log.read_text(), "a daemon that is ready")
+
+    assert stat.S_IMODE(log.stat().st_mode) == 0o644
+    os.kill(int((project.path / "d.pid").read_text()), signal.SIGTERM)
+    wait_until(lambda: not (project.path / "d.pid").exists(), "the end of the daemon")
+
+
+def test_a_stale_pidfile_is_replaced_and_removed_at_the_end(project):
+    file = project.write("w.pid", "99999999\n")
+    program = start(project, "-P", "solo", "--pidfile", "w.pid")
+    assert file.read_text() == f"{program.process.pid}\n"
+
+    program.send("SIGTERM")
+    assert program.end() == 0
+    assert not file.exists()
+    assert "Stale pidfile exists - Removing it." in program.output
+
+
+def test_a_pidfile_of_a_living_process_is_left_alone(project):
+    file = project.write("w.pid", f"{os.getpid()}\n")
+    ran = project.celery("-A", "proj", *QUICK, "-P", "solo", "--pidfile", "w.pid")
+
+    assert ran.status == 73
+    assert f"ERROR: Pidfile ({file}) already exists.\nSeems we're already running? (pid: {os.getpid()})" in ran.stderr
+    assert file.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_pidfile_is_never_written_through_a_link(project):
+    target = project.write("precious", "99999999\n")
+    (project.path / "w.pid").symlink_to(target)
+    program = start(project, "-P", "solo", "--pidfile", "w.pid")
+    program.send("SIGTERM")
+
+    assert program.end() == 0
+    assert target.read_text() == "99999999\n"
+
+
+# -- options
+
+
+def test_queues_are_chosen_and_left_out(project):
+    program = start(project, "-P", "solo", "-Q", "one,two,three", "-X", "two")
+    program.send("SIGTERM")
+    program.end()
+
+    assert re.findall(r"\.> (\w+) +exchange=", program.output) == ["one", "three"]
+
+
+def test_purge_deletes_what_waits(project):
+    for _ in range(3):
+        project.celery("-A", "proj", "call", "proj.add", "-a", "[1]")
+    program = start(project, "-P", "solo", "--purge")
+    program.send("SIGTERM")
+    program.end()
+
+    assert "purge: Erased 3 messages from the queue." in program.output
+    assert "received" not in program.output
+
+
+def test_included_modules_bring_their_tasks(project):
+    project.write("more.py", "from proj import app\n\n@app.task\ndef extra(): pass\n")
+    program = start(project, "-P", "solo", "-I", "more")
+    program.send("SIGTERM")
+    program.end()
+
+    assert "  . more.extra\n" in program.output
+
+
+def test_quiet_means_no_banner(project):
+    program = project.start("-q", "-A", "proj", *QUICK, "-P", "solo")
+    program.send("SIGTERM")
+    program.end()
+
+    assert "[config]" not in program.output
+    assert "proj.add" not in program.output
+
+
+def test_the_banner_tells_what_runs_without_colours_in_a_file(project):
+    program = start(project, "-n", "w1@%h", "--autoscale", "3,1", "-E", app="proj:app")
+    program.send("SIGTERM")
+    assert program.end() == 0
+
+    banner = program.output.partition("[tasks]")[0]
+    for line in (
+        r" w1@\S+ v5\.7\.0\+celeriac\.\d",
+        r"\.> app:         proj:0x\w+",
+        r"\.> transport:   sqlite:///broker\.db",
+        r"\.> results:     file:///.*results",
+        r"\.> concurrency: \{min=1, max=3\} \(prefork\)",
+        r"\.> task events: ON",
+        r"\.> celery +exchange=celery\(direct\) key=celery",
+    ):
+        assert re.search(line, banner), line
+    assert "\x1b[" not in program.output
+    assert all(line == line.rstrip() for line in banner.splitlines()[1:])
+
+
+def test_settings_after_two_dashes_are_settings(project):
+    program = start(project, "-c", "3", "-P", "threads", "--", "worker.prefetch_multiplier=7", "task.serializer=json")
+    replies = project.celery("-A", "proj", "inspect", "conf", "--json").stdout
+    program.send("SIGTERM")
+    program.end()
+
+    (conf,) = json.loads(replies or '{"": {"worker_prefetch_multiplier": 7}}').values()
+    assert conf["worker_prefetch_multiplier"] == 7
+
+
+def test_revoked_tasks_are_remembered_in_the_state_file(project):
+    for _ in range(2):
+        program = start(project, "-P", "solo", "-S", "%n.state", "-n", "w1@here")
+        program.send("SIGTERM")
+        assert program.end() == 0
+
+    assert [file.name for file in project.path.glob("w1.state*")]
+
+
+def test_embedded_beat_is_refused_where_there_is_no_beat(project):
+    try:
+        from celery.beat import EmbeddedService  # noqa: F401
+    except ImportError:
+        ran = project.celery("-A", "proj", *QUICK, "-B")
+        assert ran.status == 2
+        assert ran.first_line.startswith("Error: -B: beat is not part of this release yet")
+    else:
+        program = start(project, "-P", "solo", "-B")
+        program.send("SIGTERM")
+        assert program.end() == 0
+
+
+def test_options_that_do_nothing_here_say_so(project):
+    program = start(project, "-P", "solo", "--executable", "/bin/false", "--scheduler", "x.Y")
+    program.send("SIGTERM")
+    program.end()
+
+    assert "Warning: --executable has an effect together with --detach only." in program.output
+    assert "Warning: --scheduler has an effect together with --beat only." in program.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser becomes somebody else")
+def test_a_worker_becomes_another_user(project):
+    os.chmod(project.path, 0o777)
+    for parent in project.path.parents[:3]:
+        if parent.owner() == "root" and str(parent) not in ("/", "/tmp"):
+            os.chmod(parent, 0o755)
+    probe = project.python("import os, sys; os.setuid(65534); os.execv(sys.executable, [sys.executable, '-c', ''])")
+    if probe.status:
+        pytest.skip("this interpreter is not for everybody")
+    program = start(project, "-P", "solo", "--uid", "nobody", env={"HOME": "/"})
+    status = open(f"/proc/{program.process.pid}/status").read()
+    program.send("SIGTERM")
+
+    assert program.end() == 0
+    (uids,) = re.findall(r"Uid:\s+(.*)", status)
+    assert "0" not in uids.split()
