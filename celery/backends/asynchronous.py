@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from kombu.utils.compat import detect_environment
 
 from celery import states
+from celery.backends.pending import sets_and_singles
 from celery.exceptions import TimeoutError
 from celery.utils.log import get_logger
 
@@ -180,12 +181,8 @@ class AsyncBackendMixin:
     def iter_native(self, result: Any, no_ack: bool = True, **kwargs: Any) -> Iterator[tuple[str, Any]]:
         """Yield ``(id, record)`` of each member of a set of results as it ends."""
         self._ensure_not_eager()
-        single = []
-        for member in result.results:
-            if hasattr(member, "results"):
-                yield member.id, member.results
-            else:
-                single.append(member)
+        sets, single = sets_and_singles(result.results)
+        yield from ((member.id, member.results) for member in sets)
         if not single:
             return
         ended: deque[Any] = deque()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections import namedtuple
+from collections.abc import Iterable
 from threading import RLock
 from typing import Any
 
-__all__ = ("PendingResults", "pending_results_t")
+__all__ = ("PendingResults", "pending_results_t", "sets_and_singles")
 
 pending_results_t = namedtuple("pending_results_t", ("concrete", "weak"))  # Upstream: what held them
 
@@ -63,3 +64,12 @@ class PendingResults:
 
     def __bool__(self) -> bool:
         return bool(self._strong or self._weak)
+
+
+def sets_and_singles(results: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the members of a set that are sets themselves, which nobody waits for here, and the others."""
+    sets: list[Any] = []
+    singles: list[Any] = []
+    for member in results:
+        (sets if hasattr(member, "results") else singles).append(member)
+    return sets, singles

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from celery.backends.pending import sets_and_singles
 from celery.exceptions import ImproperlyConfigured, TimeoutError
 
 __all__ = ("SyncBackendMixin", "pauses")
@@ -42,12 +43,8 @@ class SyncBackendMixin:
     ) -> Iterator[tuple[str, Any]]:
         """Yield ``(id, record)`` of each member of a set of results as it ends."""
         self._ensure_not_eager()
-        single = []
-        for member in result.results:
-            if hasattr(member, "results"):
-                yield member.id, member.results
-            else:
-                single.append(member)
+        sets, single = sets_and_singles(result.results)
+        yield from ((member.id, member.results) for member in sets)
         yield from self._iter_singles(single, timeout, interval, no_ack, on_message, on_interval)
 
     def _iter_singles(

@@ -326,6 +326,16 @@ def tell(method: Callable[..., Any], *args: Any) -> None:
         logger.error("Pool callback %r failed", method, exc_info=True)
 
 
+def frame_of(job: Job) -> bytes | None:
+    """Return what a runner gets for ``job``; ``None`` if there is nothing to run: it was told of, or was revoked."""
+    try:
+        return job.frame()
+    except Exception as error:
+        logger.error("%s[%s] cannot be run: %r", job.name, job.id, error, exc_info=True)
+        tell(job.on_lost, error)
+        return None
+
+
 def exception_info(error: BaseException, internal: bool = False) -> ExceptionInfo:
     """Return ``error`` with its traceback, as callbacks, signals and answers carry it."""
     error = raised(error)

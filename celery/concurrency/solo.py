@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.exceptions import WorkerLostError
 
 from celery import signals
-from celery.concurrency.base import WORKER_EXITS, JobPool, PoolTraits, apply_target, exception_info, tell
+from celery.concurrency.base import WORKER_EXITS, JobPool, PoolTraits, apply_target, exception_info, frame_of, tell
 from celery.concurrency.guard import user_code
 from celery.concurrency.mailbox import Mailbox
 from celery.utils.log import get_logger
@@ -102,13 +102,8 @@ class TaskPool(JobPool):
 
     def _run(self, job: Job) -> None:
         self._check_job(job)
-        try:
-            frame = job.frame()
-        except Exception as error:
-            logger.error("%s[%s] cannot be run: %r", job.name, job.id, error, exc_info=True)
-            tell(job.on_lost, error)
-            return
-        if frame is None:  # it was revoked while it waited, and has been dealt with
+        frame = frame_of(job)
+        if frame is None:
             return
         tell(job.on_started, os.getpid(), monotonic())
         alarm = SoftLimit(self.soft_limit if job.soft_limit is None else job.soft_limit)

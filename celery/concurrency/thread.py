@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from billiard.exceptions import WorkerLostError
 
-from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, raised, tell
+from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, frame_of, raised, tell
 from celery.concurrency.mailbox import Mailbox
 from celery.utils.log import get_logger
 
@@ -96,13 +96,8 @@ class TaskPool(JobPool):
         while backlog and len(ready) + len(self._running) < 2 * self.limit:
             job = backlog.popleft()
             self._check_job(job)
-            try:
-                frame = job.frame()
-            except Exception as error:
-                logger.error("%s[%s] cannot be run: %r", job.name, job.id, error, exc_info=True)
-                tell(job.on_lost, error)
-                continue
-            if frame is None:  # it was revoked while it waited, and has been dealt with
+            frame = frame_of(job)
+            if frame is None:
                 continue
             with self._wanted:
                 ready.append((job, frame))

@@ -7,7 +7,6 @@ on it is interrupted, by a lost connection or by an exception out of nowhere, it
 from __future__ import annotations
 
 import os
-import socket
 from builtins import TimeoutError as OSTimeout
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -18,15 +17,12 @@ from typing import Any
 from redis.exceptions import ConnectionError, TimeoutError
 
 from celery.protocol.resp import Push, ReplyError, error_for, new_reader, pack
+from celery.utils.sockets import watch_over
 
 __all__ = ("Line", "Lines")
 
 READ_BYTES = 262_144
 
-#: Seconds until the kernel gives up on data that the other side does not confirm.
-UNCONFIRMED_SECONDS = 20
-#: Seconds of silence before the kernel asks whether the other side is still there.
-KEEPALIVE_SECONDS = 15
 #: A line that was idle for longer may have been cut by something in between, so it is tried first.
 TRY_AFTER_SECONDS = 30
 
@@ -45,7 +41,7 @@ class Line:
         self._sock = self._connection._sock
         self._patience: float | None = params.get("socket_timeout")
         self.protocol: int = getattr(self._connection, "protocol", 2)
-        _watch_over(self._sock, params)
+        watch_over(self._sock, has_own_keepalive=bool(params.get("socket_keepalive")))
         self._sock.settimeout(self._patience)
         self._seconds = self._patience
         self._reader = new_reader()
@@ -187,19 +183,6 @@ def _raised(reply: Any) -> Any:
     if isinstance(reply, ReplyError):
         raise error_for(reply)
     return reply
-
-
-def _watch_over(sock: Any, params: dict[str, Any]) -> None:
-    """Make the kernel notice a peer that vanished; what the user set stays."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    if not params.get("socket_keepalive"):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (("TCP_KEEPIDLE", KEEPALIVE_SECONDS), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNCONFIRMED_SECONDS * 1000)
 
 
 class Lines:

@@ -8,6 +8,7 @@ from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from celery.backends.pending import sets_and_singles
 from celery.backends.redis.listening import Listener
 from celery.exceptions import TimeoutError
 from celery.utils.log import get_logger
@@ -60,12 +61,8 @@ class Waiting:
     ) -> Iterator[tuple[str, Any]]:
         """Yield ``(id, record)`` of each member of a set of results as it ends."""
         self._ensure_not_eager()
-        single = []
-        for member in result.results:
-            if hasattr(member, "results"):
-                yield member.id, member.results
-            else:
-                single.append(member)
+        sets, single = sets_and_singles(result.results)
+        yield from ((member.id, member.results) for member in sets)
         yield from self._as_they_end(single, timeout, interval, on_interval, on_message)
 
     def wait_for(

@@ -16,15 +16,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from celery.transports.redis.resp import Push, ReplyError, error_for, new_reader, pack
 from celery.transports.redis.scripts import Script
+from celery.utils.sockets import watch_over
 
 __all__ = ("Wire", "open_connection")
 
 Callback = Callable[[Any], None]
 
-#: Seconds until the kernel gives up on data that the other side does not confirm.
-UNCONFIRMED_SECONDS = 20
-#: Seconds of silence before the kernel asks whether the other side is still there, and between its questions.
-KEEPALIVE_SECONDS = 15
 READ_BYTES = 262_144
 POLLIN, POLLOUT = 1, 4
 
@@ -33,22 +30,11 @@ def open_connection(pool: Any) -> Any:
     """Return a connected ``redis.Connection`` with the settings of ``pool``, that belongs to the caller."""
     connection = pool.connection_class(**pool.connection_kwargs)
     connection.connect()
-    _watch_over(connection._sock, pool.connection_kwargs)
+    sock = connection._sock
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    watch_over(sock, has_own_keepalive=pool.connection_kwargs.get("socket_keepalive") is not None)
     return connection
-
-
-def _watch_over(sock: Any, options: dict[str, Any]) -> None:
-    """Make the kernel notice a peer that vanished; what the user set stays."""
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if options.get("socket_keepalive") is None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (("TCP_KEEPIDLE", KEEPALIVE_SECONDS), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNCONFIRMED_SECONDS * 1000)
 
 
 class Wire:
