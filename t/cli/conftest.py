@@ -132,7 +132,8 @@ class Forking:
         )
 
     def run(self, words: tuple[str, ...], path: Path, environ: dict[str, str]) -> Ran:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         print(json.dumps([words, str(path), environ]), file=self.process.stdin, flush=True)
         return Ran(*json.loads(self.process.stdout.readline()))
 
