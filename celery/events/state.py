@@ -599,10 +599,9 @@ class State:
 
     def rebuild_taskheap(self, timetuple: Callable[..., Any] = timetuple) -> None:
         """Order the tasks anew by their last events."""
-        heap = self._taskheap[:] = [
+        self._taskheap[:] = sorted(
             timetuple(task.clock, task.timestamp, task.origin, ref(task)) for task in self.tasks.values()
-        ]
-        heap.sort()
+        )
 
     def __reduce__(self) -> Any:
         return self.__class__, (

@@ -20,7 +20,7 @@ import celery.bin.celery
 import celery.bin.control
 import celery.bin.events
 import celery.bin.result
-import celery.bin.worker  # noqa: F401 - imported for the forks
+import celery.bin.worker
 
 PATIENCE = 60
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -257,7 +258,7 @@ def test_a_worker_becomes_another_user(project):
     if probe.status:
         pytest.skip("this interpreter is not for everybody")
     program = start(project, "-P", "solo", "--uid", "nobody", env={"HOME": "/"})
-    status = open(f"/proc/{program.process.pid}/status").read()
+    status = Path(f"/proc/{program.process.pid}/status").read_text()
     program.send("SIGTERM")
 
     assert program.end() == 0
