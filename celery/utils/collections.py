@@ -25,8 +25,6 @@ __all__ = (
     "lpmerge",
 )
 
-_MISSING: Any = object()
-
 
 def force_mapping(m: Any) -> Any:
     """Return ``m``, made a mapping of its attributes if it is none."""
