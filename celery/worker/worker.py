@@ -489,7 +489,10 @@ class WorkController:
         if self.consumer:
             self.consumer.update_strategies()
             self.consumer.reset_rate_limits()
-        self.pool.restart()
+        try:
+            self.pool.restart()
+        except NotImplementedError:
+            pass  # tasks run in this process, which has the modules anew
 
     # -- what it says of itself ------------------------------------------------------------------------------------
 

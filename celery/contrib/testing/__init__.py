@@ -1,0 +1,1 @@
+"""Parts for the tests of users' projects: an app, a worker in a thread, messages."""
