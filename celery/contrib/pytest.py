@@ -101,6 +101,9 @@ def celery_session_app(
 ) -> Iterator[Celery]:
     """An app for the whole session."""
     with _test_app(request, celery_config, celery_parameters, celery_enable_logging, use_celery_app_trap) as app:
+        if not use_celery_app_trap:
+            app.set_default()
+            app.set_current()
         yield app
 
 

@@ -82,15 +82,16 @@ def set_trap(app: Any) -> Iterator[None]:
 
 @contextmanager
 def setup_default_app(app: Any, use_trap: bool = False) -> Iterator[None]:
-    """Make ``app`` the default and the current one, or with ``use_trap`` none; put things back at the end."""
+    """Put the default and the current app back at the end; with ``use_trap`` there are none meanwhile.
+
+    Upstream: ``app`` is not made the current one here; ``app.set_current()`` is up to the user (or a worker).
+    """
     before = _state._tls.current_app, _state.default_app
     try:
         if use_trap:
             with set_trap(app):
                 yield
         else:
-            app.set_default()
-            app.set_current()
             yield
     finally:
         _state._tls.current_app, _state.default_app = before
