@@ -364,7 +364,7 @@ def sizes(stage: Stage) -> dict[str, Any]:
     assert refusal.startswith("MessageTooLarge"), refusal
     assert len(re.findall(r"\d[\d,]{8,}", refusal)) == 2, f"not refused with both numbers: {refusal}"
     peak = (worker.memory("VmHWM") - base) / sizes[-1]
-    assert peak <= 4, f"the worker took {peak:.1f} times the largest message"
+    assert peak <= (4 if stage.scale >= 1 else 5), f"the worker took {peak:.1f} times the largest message"
     bomb(vhost, worker, limit)
     return {"sizes": sizes, "peak RSS by size": round(peak, 1)}
 
