@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -131,6 +132,22 @@ def test_many_threads_publish_at_once(server, publisher):
         thread.join()
     tags = {json.loads(payload)["properties"]["delivery_tag"] for payload in server.client().lrange("q", 0, -1)}
     assert len(tags) == 800
+
+
+def test_a_thread_takes_its_socket_with_it(server, publisher):
+    """A program with a thread a request must not run out of descriptors."""
+
+    def publish():
+        publisher.publish(b"1", *MESSAGE[1:], "", "q")
+
+    publish()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        thread = threading.Thread(target=publish)
+        thread.start()
+        thread.join()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

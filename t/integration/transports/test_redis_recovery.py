@@ -469,3 +469,38 @@ def test_flush_waits_also_for_what_had_to_be_sent_twice(server, connect):
     inbox.messages[0].ack()
     inbox.channel.flush()
     assert server.client().hlen("unacked") == 0
+
+
+def test_a_task_that_kills_its_process_comes_back_twice_and_is_then_set_aside(server, connect, loop):
+    """The worker lives and only its child died: the losses count all the same."""
+    connection = connect()
+    send(connection, "q", "poison")
+    loop.listen(connection)
+    inbox = Inbox(connection, "q")
+    reasons = []
+    for _ in range(3):
+        loop.until(lambda: len(inbox.messages) > len(reasons))
+        inbox.messages[-1].started()
+        reasons.append(inbox.messages[-1].requeue_lost("killed by signal 9"))
+    assert reasons[:2] == [None, None]
+    assert "3 times" in reasons[2]
+    assert "signal 9" in reasons[2]
+    loop.until(lambda: server.client().llen("q.dead") == 1)
+    assert server.client().llen("q") == server.client().hlen("unacked") == 0
+
+
+def test_what_a_sweep_puts_back_is_taken_at_once(server, connect, tmp_path, start):
+    """The server tells nobody of his own writes, so the one who sweeps has to know by himself."""
+    connection = connect(lease_ttl=30)
+    inbox = Inbox(connection, "q")
+    drain(connection, lambda: True)
+    # What a worker that is gone held: its lease ended long ago.
+    send(connection, "elsewhere", "orphan")
+    payload = server.client().rpop("elsewhere")
+    server.client().hset("unacked", "~dead:1", b"[" + payload + b',"","q"]')
+    server.client().zadd("unacked_index", {"~dead:1": 1})
+    inbox.channel.engine.sweep(inbox.channel)
+    began = time.monotonic()
+    drain(connection, lambda: inbox.messages, seconds=5)
+    assert time.monotonic() - began < 1
+    assert inbox.bodies == ["orphan"]

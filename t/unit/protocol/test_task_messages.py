@@ -127,6 +127,9 @@ BAD_BODIES = {
     "embed a list": [[], {}, []],
     "callbacks text": [[], {}, {"callbacks": "x"}],
     "chain a map": [[], {}, {"chain": {}}],
+    "callbacks of numbers": [[], {}, {"callbacks": [5]}],
+    "errbacks of text": [[], {}, {"errbacks": ["add"]}],
+    "chain of text": [[], {}, {"chain": ["add"]}],
     "chord text": [[], {}, {"chord": "x"}],
 }
 

@@ -64,3 +64,31 @@ def _hit():
 
 def test_an_unknown_action_is_refused_at_import():
     assert "unknown action 'explode'" in run("a=explode", "pass").stderr
+
+
+def test_once_means_one_process(tmp_path):
+    armed = f"a=exit:7,once={tmp_path}/done"
+    assert [run(armed, "failpoint('a')").returncode for _ in range(3)] == [7, 0, 0]
+
+
+def test_a_delay_comes_before_the_action():
+    code = "began = time.monotonic()\ntry:\n    failpoint('a')\nexcept FailpointError:\n    print(time.monotonic() - began)"
+    assert float(run("a=raise,delay=0.05", code).stdout) >= 0.05
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
+def test_children_and_parents_can_be_killed():
+    code = """
+import os, signal
+child = os.fork()
+if not child:
+    time.sleep(30)
+failpoint('a')
+print(os.waitpid(child, 0)[1])"""
+    assert run("a=killchildren", code).stdout == f"{signal.SIGKILL:d}\n"
+    orphan = """
+import os
+if not os.fork():
+    failpoint('a')
+time.sleep(30)"""
+    assert run("a=killparent", orphan).returncode == -signal.SIGKILL

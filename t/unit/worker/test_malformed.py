@@ -31,6 +31,7 @@ BAD = {
     "kwargs are a list": ("[[], [], {}]", {"headers": GOOD}),
     "not UTF-8": (b"\xff\xfe", {"headers": GOOD}),
     "unknown compression": (BODY, {"headers": {**GOOD, "compression": "application/x-nothing"}}),
+    "a body that cannot even be shown": (BODY, {"headers": {**GOOD, "eta": "soon", "compression": "gzip"}}),
     "version 1 without id": ('{"task": "note", "args": []}', {"headers": {}}),
     "version 1, kwargs a list": ('{"task": "note", "id": "1", "kwargs": []}', {"headers": {}}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zlib
 from base64 import b64encode
 from datetime import datetime, timezone
 
@@ -103,6 +104,18 @@ def test_a_body_in_base64_is_decoded_here(app):
     assert answer(app, data).value == "3"
 
 
+def test_a_compressed_body_is_unpacked_here_and_no_further_than_the_limit(app):
+    packed = {"body_encoding": "base64", "headers": {"compression": "application/x-gzip"}}
+    data = frame("add", b64encode(zlib.compress(body(1, 2))).decode(), **packed)
+    assert answer(app, data).value == "3"
+
+    app.conf.broker_transport_options = {"max_message_bytes": 1000}
+    bomb = zlib.compress(body("x" * 100_000, 2))
+    state, reason, _ = answer(app, frame("add", b64encode(bomb).decode(), **packed))
+    assert state == child.MALFORMED
+    assert "1,000 bytes" in reason
+
+
 def test_a_failure_carries_the_error_with_its_traceback(app):
     state, value, _ = answer(app, frame("fail", body()))
     einfo = pickle.loads(value)
@@ -136,6 +149,8 @@ def test_ignore_and_reject_are_answers_of_their_own(app):
         b"[[], [], {}]",
         b"[[], {}, []]",
         b'[[], {}, {"callbacks": 5}]',
+        b'[[], {}, {"callbacks": [5]}]',
+        b'[[], {}, {"chain": ["add"]}]',
     ],
 )
 def test_a_body_that_is_none_is_an_answer_with_a_reason(app, bad):
