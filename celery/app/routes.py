@@ -19,8 +19,6 @@ from celery.utils.imports import symbol_by_name
 
 __all__ = ("MapRoute", "Router", "expand_router_string", "prepare")
 
-_GLOB_SIGNS = frozenset("*?[")
-
 
 class MapRoute:
     """Routes from a mapping of task names, globs (``feeds.*``) or compiled patterns to a queue name or options."""

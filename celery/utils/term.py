@@ -14,7 +14,6 @@ OP_SEQ = "\033[%dm"
 RESET_SEQ = "\033[0m"
 COLOR_SEQ = "\033[1;%dm"
 
-_FOREGROUND = 30
 _BOLD_COLOR_NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 
 
