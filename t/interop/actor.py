@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from importlib import import_module
 
 
 def main() -> None:
@@ -17,12 +18,15 @@ def main() -> None:
     import celery
 
     answers.write(json.dumps({"value": [celery.__version__, celery.__file__]}) + "\n")
-    import scenarios
+    from scenario_kit import ALL
+
+    for theme in ("tasks", "workflows", "operations"):
+        import_module(f"scenarios_{theme}")
 
     for line in sys.stdin:
         order = json.loads(line)
         try:
-            answer = {"value": scenarios.ALL[order["do"]](*order.get("args", ()), **order.get("kwargs", {}))}
+            answer = {"value": ALL[order["do"]](*order.get("args", ()), **order.get("kwargs", {}))}
         except BaseException:
             answer = {"error": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")

@@ -1,6 +1,6 @@
 """A client of one implementation and a worker of the other: every scenario comes out as it does between equals.
 
-`scenarios.py` has what the client does, in one text for both; here stands what must come out.  The matrix of the last
+``scenarios_*.py`` have what the client does, in one text for both; here stands what must come out.  The matrix of the last
 run is in ``build/interop.md``.
 """
 
