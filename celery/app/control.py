@@ -54,7 +54,7 @@ def _after_fork_cleanup_control(control: Control) -> None:
 class Inspect:
     """Questions to workers.  Each answer is ``{node name: reply}``, or ``None`` if nobody answered in time.
 
-    ``destination`` names the nodes asked (none: all), ``pattern`` and ``matcher`` (``glob`` or ``pcre``) select them
+    ``destination`` names the nodes asked (none: all; one, not in a list: the answer is its reply), ``pattern`` and ``matcher`` (``glob`` or ``pcre``) select them
     by name, ``timeout`` is how long to wait for answers in seconds, ``limit`` how many to wait for; ``callback``
     gets each as it comes.
     """
@@ -82,11 +82,12 @@ class Inspect:
         self.matcher = matcher
 
     def _request(self, command: str, **arguments: Any) -> Any:
+        destination = [self.destination] if isinstance(self.destination, str) else self.destination
         return self._prepare(
             self.app.control.broadcast(
                 command,
                 arguments=arguments,
-                destination=self.destination,
+                destination=destination,
                 callback=self.callback,
                 connection=self.connection,
                 limit=self.limit,

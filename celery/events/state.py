@@ -391,7 +391,7 @@ class State:
         self._mutex = threading.Lock()
         self._seen_types: set[str] = set()
         #: Children that were seen before their parent.
-        self._orphans: dict[str, WeakSet[_Task]] = {}
+        self._orphans: Any = LRUCache(self.max_tasks_in_memory)
         self.tasks_by_type = CallableDefaultdict(self._tasks_by_type, WeakSet)
         self.tasks_by_worker = CallableDefaultdict(self._tasks_by_worker, WeakSet)
         self.tasks_by_type.update(_as_sets(tasks_by_type, self.tasks))
@@ -494,7 +494,10 @@ class State:
             if parent is not None:
                 parent.children.add(task)
             else:
-                self._orphans.setdefault(task.parent_id, WeakSet()).add(task)
+                siblings = self._orphans.get(task.parent_id)
+                if siblings is None:
+                    siblings = self._orphans[task.parent_id] = WeakSet()
+                siblings.add(task)
         if is_new and task.uuid in self._orphans:
             task.children.update(self._orphans.pop(task.uuid))
 

@@ -70,6 +70,7 @@ class Engine(Requests, Upkeep, Blocking):
         self._poll_seconds = POLL_SECONDS[0]
         self._sweep_at = 0.0
         self._housekeeping_at = 0.0
+        self._looked_at = 0.0
         self._wakers: tuple[socket.socket, socket.socket] | None = None
         self._is_waiting = False
         self._is_draining = False

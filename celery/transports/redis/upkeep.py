@@ -21,6 +21,9 @@ _PING = pack(("PING",))
 #: Whether a test of the tests has switched this protection off.
 _ROBS_PEERS = is_active("unprotect.peers")
 
+#: Housekeeping comes every second; after a pause as long as this, nobody was at it.
+UNATTENDED_SECONDS = 5.0
+
 
 class Upkeep:
     """Part of an engine."""
@@ -62,8 +65,23 @@ class Upkeep:
         for queue, message, reason in aside:
             self.transport.on_set_aside(queue, message, reason)
 
+    def _was_unattended(self: Any, now: float, interval: float) -> bool:
+        """Return whether nobody has read for a while, as with a client's connection between two uses.
+
+        Silence proves nothing then: ask now, and judge at the next look, when what has come meanwhile is read.
+        """
+        pause, self._looked_at = now - self._looked_at, now
+        if pause < min(interval, UNATTENDED_SECONDS):
+            return False
+        for wire in (self.wire, self.sub):
+            if wire is not None and not wire.closed:
+                wire.heard_at = max(wire.heard_at, now - interval)
+        return True
+
     def _check_health(self: Any, now: float, channel: Any) -> None:
         interval = channel.ping_seconds
+        if self._was_unattended(now, interval):
+            return
         for wire in (self.wire, self.sub):
             if wire is None or wire.closed:
                 continue
