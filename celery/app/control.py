@@ -54,9 +54,9 @@ def _after_fork_cleanup_control(control: Control) -> None:
 class Inspect:
     """Questions to workers.  Each answer is ``{node name: reply}``, or ``None`` if nobody answered in time.
 
-    ``destination`` names the nodes asked (none: all; one, not in a list: the answer is its reply), ``pattern`` and ``matcher`` (``glob`` or ``pcre``) select them
-    by name, ``timeout`` is how long to wait for answers in seconds, ``limit`` how many to wait for; ``callback``
-    gets each as it comes.
+    ``destination`` names the nodes asked (none: all; one that is not in a list: the answer is its reply), ``pattern``
+    and ``matcher`` (``glob`` or ``pcre``) select them by name, ``timeout`` is how long to wait for answers in
+    seconds, ``limit`` how many to wait for; ``callback`` gets each as it comes.
     """
 
     app: Any = None

@@ -49,7 +49,12 @@ class Cluster:
             "control_exchange": name,
             "event_exchange": f"{name}ev",
             "worker_pool_restarts": True,
+            # what must not be seen in any answer
             "redis_password": "c4n4ry",
+            "my_api_token": "c4n4ry",
+            "aws_secret": "c4n4ry",
+            "result_backend_transport_options": {"sentinel_kwargs": {"password": "c4n4ry"}},
+            "my_urls": ["redis://u:c4n4ry@a/0;redis://u:c4n4ry@b/0"],
         }
         self.app = Celery("controlled", set_as_current=False)
         self.app.conf.update(self.conf)
