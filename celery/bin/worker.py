@@ -508,11 +508,8 @@ def _without_detach(words: list[str]) -> list[str]:
 
 def _refuse_unready(options: dict[str, Any]) -> None:
     """Refuse what this release does not do yet, instead of accepting it in silence."""
-    if options.get("beat"):
-        try:
-            from celery.beat import EmbeddedService  # noqa: F401
-        except ImportError:
-            raise click.UsageError("-B: beat is not part of this release yet.") from None
+    if options.get("beat") and not hasattr(import_module("celery.beat"), "EmbeddedService"):
+        raise click.UsageError("-B: beat is not part of this release yet.")
     soft, hard = options.get("soft_time_limit"), options.get("time_limit")
     if soft and hard and soft >= hard:
         raise click.UsageError(f"--soft-time-limit ({soft:g}) must be below --time-limit ({hard:g}).")

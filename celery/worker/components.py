@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from kombu.asynchronous import Hub as KombuHub
@@ -152,13 +153,14 @@ class Beat(bootsteps.StartStopStep):
         super().__init__(w, beat=beat, **kwargs)
 
     def create(self, w: Any) -> Any:
-        from celery.beat import EmbeddedService
-
+        service = getattr(import_module("celery.beat"), "EmbeddedService", None)
+        if service is None:
+            raise ImproperlyConfigured("-B: beat is not part of this release yet.")
         if w.pool_cls.is_green:
             raise ImproperlyConfigured(
                 "-B does not work with the eventlet and gevent pools: run `celery beat` as a program of its own."
             )
-        beat = w.beat = EmbeddedService(w.app, schedule_filename=w.schedule_filename, scheduler_cls=w.scheduler)
+        beat = w.beat = service(w.app, schedule_filename=w.schedule_filename, scheduler_cls=w.scheduler)
         return beat
 
 
