@@ -141,7 +141,7 @@ class Worker(WorkController):
     def extra_info(self) -> str | None:
         """Return the list of tasks, for those who start at level INFO or below."""
         if self.loglevel is not None and self.loglevel <= logging.INFO:
-            return f"\n[tasks]\n{self.tasklist(include_builtins=self.loglevel <= logging.DEBUG)}"
+            return f"\n[tasks]\n{self.tasklist(include_builtins=self.loglevel <= logging.DEBUG)}\n"
         return None
 
     def startup_info(self, artlines: bool = True) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import sys
@@ -107,8 +108,8 @@ class LazyGroup(DYMGroup):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if ctx.params.get("debug"):
-                raise
+            if ctx.params.get("debug") or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+                raise  # whoever read our output has gone, and click ends in silence
             raise explained(error, getattr(ctx.obj, "app", None)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -184,3 +184,14 @@ def test_the_remote_commands_are_listed(project, words):
 def test_answers_can_be_read_by_programs(project):
     ran = project.celery("-A", "proj", "status", "--json", "-t", "0.1", "-d", "nobody@here")
     assert (ran.status, json.loads(ran.stdout)) == (69, {})
+
+
+def test_a_reader_that_goes_away_is_no_error(project):
+    code = """
+import os, subprocess, sys
+read, write = os.pipe()
+os.close(read)
+done = subprocess.run([sys.executable, "-m", "celery", "-A", "proj", "report"], stdout=write, stderr=subprocess.PIPE)
+sys.stderr.buffer.write(done.stderr)
+"""
+    assert project.python(code).stderr == ""
