@@ -107,6 +107,7 @@ class TaskPool(JobPool):
             hard_limit=self.hard_limit,
             soft_limit=self.soft_limit,
             alive_timeout=options.get("proc_alive_timeout") or 4.0,
+            gives_ahead=options.get("sched_strategy") != "fair",
             before_start=lambda supervisor: signals.worker_before_create_process.send(sender=supervisor),
         )
         self.limit = self._pool.limit

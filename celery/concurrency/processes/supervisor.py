@@ -63,9 +63,11 @@ class Supervisor(Roster):
         *,
         hard_limit: float | None = None,
         soft_limit: float | None = None,
+        gives_ahead: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(limit, setup, **options)
+        self.gives_ahead = gives_ahead
         self.backlog: deque[Job] = deque()
         self.pace = Pace()
         self.limits = Limits(self, hard_limit, soft_limit)
@@ -191,7 +193,7 @@ class Supervisor(Roster):
             child = self._take_idle()
             self._give(child, backlog.popleft())
             given.append(child)
-        if backlog:
+        if backlog and self.gives_ahead:
             given.extend(self._give_ahead())
         for child in given:
             self._push(child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -92,3 +93,36 @@ def test_writes_show_how_evenly_jobs_were_given_out():
 def test_a_pool_that_was_not_started_refuses_work():
     with pytest.raises(RuntimeError, match="not been started"):
         prefork.TaskPool(1).submit(object())
+
+
+class Short:
+    """A job of a name that is known to be short."""
+
+    id, name, hard_limit, soft_limit = "1", "short", None, None
+
+    def frame(self):
+        return b""
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+@pytest.mark.parametrize(("strategy", "given"), [("fair", 1), ("default", 3)])
+def test_fair_never_gives_a_busy_child_a_second_job(app, strategy, given):
+    pool = prefork.TaskPool(
+        1, initializer=prefork.process_initializer, initargs=(app, "node@host"), sched_strategy=strategy
+    )
+    pool.start()
+    try:
+        pool.apply_async(os.getpid).get(10)  # the child is up
+        (child,) = pool._pool.children.values()
+        os.kill(child.pid, signal.SIGSTOP)  # what it is given, it keeps
+        pool._pool.pace.note("short", 0.00001)
+        for _ in range(3):
+            pool.submit(Short())
+        pool._pool.dispatch()
+
+        assert len(child.flights) == given
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
+        pool.terminate()
