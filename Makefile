@@ -22,7 +22,7 @@ contracts cli integration interop faults: $(VENV)/.test
 	$(BIN)/python t/run.py $@
 
 faults-long: $(VENV)/.test
-	$(BIN)/python -m t.faults --all --scale 1
+	PEER_PYTHON=$$($(BIN)/python t/services.py peer) $(BIN)/python -m t.faults --all --scale 1
 
 bench: $(VENV)/.test
 	PEER_PYTHON=$$($(BIN)/python t/services.py peer) $(BIN)/python t/bench/run.py
