@@ -28,12 +28,17 @@ default_app: Any = None
 _apps: weakref.WeakSet[Any] = weakref.WeakSet()
 _apps_lock = threading.Lock()
 _on_app_finalizers: dict[Callable[[Any], Any], None] = {}
-_task_join_will_block = False
+
+
+#: Whether a task that waits for another may hold the place that the other would run in; a pool of greenlets has room.
+joins_may_deadlock = True
 
 
 class _TLS(threading.local):
     #: The app made current in this thread, by ``app.set_current()``.
     current_app: Any = None
+    #: What was said of waiting for other tasks; nothing: a task that a worker runs must not.
+    join_will_block: bool | None = None
 
 
 _tls = _TLS()
@@ -202,14 +207,17 @@ def get_current_worker_task() -> Any:
     return None
 
 
-def _set_task_join_will_block(blocks: bool) -> None:
-    global _task_join_will_block
-    _task_join_will_block = blocks
+def _set_task_join_will_block(blocks: bool | None) -> None:
+    _tls.join_will_block = blocks
 
 
 def task_join_will_block() -> bool:
     """Say whether waiting for another task here may wait for ever, for want of a process to run it."""
-    return _task_join_will_block
+    blocks = _tls.join_will_block
+    if blocks is None:
+        requests = [task.request for task in _task_stack.stack] if joins_may_deadlock else []
+        return any(not request.called_directly and not request.is_eager for request in requests)
+    return blocks
 
 
 current_app: Any = Proxy(get_current_app)

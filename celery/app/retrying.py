@@ -43,7 +43,7 @@ def retry(
         if exc:
             _raise_from_current(exc)
         raise MaxRetriesExceededError(
-            f"Can't retry {task.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}",
+            f"Can't retry {task.name}[{request.id}] args:{tuple(request.args or ())} kwargs:{request.kwargs}",
             task_args=request.args,
             task_kwargs=request.kwargs,
         )

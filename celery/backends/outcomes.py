@@ -68,6 +68,7 @@ class Outcomes:
             if step.chord:
                 self.on_chord_part_return(step, state, exc)
         if call_errbacks and request.errbacks:
+            self.send_held()  # an errback that runs elsewhere looks at the state
             self._call_task_errbacks(request, exc, traceback)
 
     def mark_as_revoked(
@@ -126,6 +127,8 @@ class Outcomes:
         ) -> Any: ...
 
         def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None: ...
+
+        def send_held(self) -> None: ...
 
 
 def _with_traceback(error: BaseException) -> ExceptionInfo:

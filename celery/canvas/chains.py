@@ -303,7 +303,7 @@ class _chain(Signature):
         if not steps:
             return f"<{type(self).__name__}@{id(self):#x}: empty>"
         first = str(self["kwargs"]["tasks"][0].get("task"))
-        return " | ".join([steps[0], *(remove_repeating_from_task(first, step) for step in steps[1:])])
+        return remove_repeating_from_task(first, " | ".join(steps))
 
 
 class chain(_chain):

@@ -11,6 +11,7 @@ from celery.canvas.groups import group, part_count
 from celery.canvas.options import merged, stamped
 from celery.canvas.signatures import Signature, as_signature, check_members, cycles_told, maybe_signature
 from celery.result import allow_join_result
+from celery.utils.text import remove_repeating_from_task
 
 __all__ = ("_chord", "chord", "set_parent")
 
@@ -340,8 +341,11 @@ class _chord(Signature):
             return f"<chord without body: {header!r}>"
         if isinstance(body, Signature.TYPES["chain"]):
             first, *rest = [maybe_signature(task) for task in body["kwargs"]["tasks"]] or [body]
-            return f"%({' | '.join([first.reprcall(header), *map(repr, rest)])})"
-        return f"%{maybe_signature(body).reprcall(header)}"
+            shown = f"%({' | '.join([first.reprcall(header), *map(repr, rest)])})"
+        else:
+            first = maybe_signature(body)
+            shown = f"%{first.reprcall(header)}"
+        return remove_repeating_from_task(str(first.get("task")), shown)
 
 
 chord = _chord

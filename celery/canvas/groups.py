@@ -13,6 +13,7 @@ from celery._state import current_app, get_current_worker_task
 from celery.canvas.options import merged, stamped
 from celery.canvas.signatures import Signature, as_signature, check_members, cycles_told, maybe_signature
 from celery.result import allow_join_result
+from celery.utils.text import remove_repeating_from_task
 
 __all__ = ("batch_of", "group", "maybe_unroll_group")
 
@@ -303,7 +304,9 @@ class group(Signature):
             visitor.on_group_end(self, **headers)
 
     def __repr__(self) -> str:
-        return f"group({self.tasks!r})" if self.tasks else "group(<empty>)"
+        if not self.tasks:
+            return "group(<empty>)"
+        return remove_repeating_from_task(str(self.tasks[0].get("task")), f"group({self.tasks!r})")
 
 
 def _members_from(tasks: tuple[Any, ...]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from celery._state import _set_task_join_will_block, task_join_will_block
+from celery._state import _set_task_join_will_block, _tls, task_join_will_block
 
 __all__ = ("allow_join_result", "assert_will_not_block", "denied_join_result")
 
@@ -21,7 +21,7 @@ def assert_will_not_block() -> None:
 
 @contextmanager
 def _join_denied(denied: bool) -> Iterator[None]:
-    before = task_join_will_block()
+    before = _tls.join_will_block
     _set_task_join_will_block(denied)
     try:
         yield

@@ -12,7 +12,7 @@ from kombu.asynchronous import get_event_loop, set_event_loop
 from kombu.asynchronous.semaphore import DummyLock
 from kombu.asynchronous.timer import Timer as HubTimer
 
-from celery import bootsteps
+from celery import _state, bootsteps
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import worker_logger as logger
 
@@ -120,6 +120,7 @@ class Pool(bootsteps.StartStopStep):
             app=w.app,
         )
         self._refuse_what_the_pool_cannot(w)
+        _state.joins_may_deadlock = getattr(w.pool, "task_join_will_block", True)
         return w.pool
 
     def _refuse_what_the_pool_cannot(self, w: Any) -> None:

@@ -87,12 +87,12 @@ def test_finalizers_are_called_once_for_an_app():
     assert calls == ["app"]
 
 
-def test_blocking_joins_are_a_flag_of_the_process():
+def test_blocking_joins_are_a_flag_of_the_thread():
     _state._set_task_join_will_block(True)
     try:
         assert _state.task_join_will_block()
     finally:
-        _state._set_task_join_will_block(False)
+        _state._set_task_join_will_block(None)
     assert not _state.task_join_will_block()
 
 

@@ -72,11 +72,6 @@ def test_the_mark_overrides_settings(celery_app):
     assert current_app.main == celery_app.main
 
 
-def test_a_worker_of_the_session(celery_session_app, celery_session_worker):
-    assert celery_session_app.send_task("neg", (3,)).get(timeout=10) == -3
-    assert celery_session_worker.app is celery_session_app
-
-
 def test_signals_tell_of_the_worker(celery_app):
     from celery.contrib.testing.tasks import ping
 
@@ -113,6 +108,12 @@ def test_an_error_and_a_chord(celery_app, celery_worker):
     with pytest.raises(KeyError):
         fail.delay().get(timeout=10)
     assert chord([tasks.mul.s(1, 2), tasks.mul.s(3, 4)])(total.s()).get(timeout=10) == 14
+
+
+# Last, for its worker stays: it would take messages for tasks that only the apps of other tests know.
+def test_a_worker_of_the_session(celery_session_app, celery_session_worker):
+    assert celery_session_app.send_task("neg", (3,)).get(timeout=10) == -3
+    assert celery_session_worker.app is celery_session_app
 """,
     "test_trap.py": """
 import pytest

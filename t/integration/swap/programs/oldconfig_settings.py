@@ -1,0 +1,15 @@
+import os
+
+BROKER_URL = os.environ["SWAP_BROKER"]
+CELERY_RESULT_BACKEND = os.environ["SWAP_BROKER"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json", "pickle"]
+CELERY_TIMEZONE = "Europe/Berlin"
+CELERY_ENABLE_UTC = True
+CELERYD_PREFETCH_MULTIPLIER = 2
+CELERY_DEFAULT_QUEUE = "old"
+CELERY_TASK_RESULT_EXPIRES = 100
+CELERY_ANNOTATIONS = {"oldconfig.add": {"rate_limit": "100/s"}}
+CELERY_ROUTES = {"oldconfig.nothing": {"queue": "x"}}
+CELERYD_HIJACK_ROOT_LOGGER = False
