@@ -184,8 +184,6 @@ def default(
             "kwargs": request.kwargsrepr,
             "eta": request.eta,
         }
-        if request.eta is not None:
-            context["eta"] = request.eta
         info(tracing.LOG_RECEIVED, context, extra={"data": context})
 
     def send_received(request: Any) -> None:
