@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode
+from binascii import a2b_base64
 from typing import Any
 
 from kombu.exceptions import DecodeError
@@ -13,7 +13,7 @@ from kombu.utils.json import loads as typed_loads
 from celery.utils.failpoints import is_active
 from celery.utils.inflate import MOST_BYTES, inflate
 
-__all__ = ("Malformed", "Message", "parse")
+__all__ = ("LARGE_BODY", "Malformed", "Message", "parse", "parse_in_place")
 
 #: Header with the number of times a delivery was lost after its task had started.
 STARTED_LOSSES = "x-celeriac-lost"
@@ -22,7 +22,15 @@ LOSSES = "x-celeriac-redelivered"
 #: Header with the reason why a message was set aside.
 REASON = "x-celeriac-reason"
 
+#: From this size on, a body is not copied out of the message that it came in.
+LARGE_BODY = 1 << 20
+#: How kombu's messages, and ours, begin.
+_BODY_FIRST = b'{"body": "'
+
 _decode_json = json.JSONDecoder().decode
+
+#: A message whose holder was lost before its task started may be innocent: it has that many times the tries.
+INNOCENT_FACTOR = 10
 
 #: Protections that a test of the tests has switched off.
 _LOSES_COUNT = is_active("unprotect.count")
@@ -61,21 +69,33 @@ def parse(payload: bytes) -> dict[str, Any]:
     return envelope  # type: ignore[no-any-return]
 
 
+def parse_in_place(payload: bytes) -> dict[str, Any]:
+    """Like `parse`, but a large body in base64 stays where it is: it is a view of ``payload``."""
+    end = payload.find(b'"', len(_BODY_FIRST)) if len(payload) > LARGE_BODY and payload.startswith(_BODY_FIRST) else 0
+    if end > LARGE_BODY and payload.find(b"\\", 0, end) < 0 and payload.isascii():
+        envelope = parse(_BODY_FIRST + payload[end:])
+        if envelope["body"] == "" and envelope["properties"].get("body_encoding") == "base64":
+            envelope["body"] = memoryview(payload)[len(_BODY_FIRST) : end]
+            return envelope
+    return parse(payload)
+
+
 class Message(KombuMessage):
     """One delivery.
 
-    ``raw_body`` is the body's text as it was in the envelope, encoded as ``body_encoding`` says (``"base64"`` or
-    ``None``): for those who hand it on undecoded.  ``body`` decodes and decompresses it, once.
+    ``raw_body`` is the body's text as it was in the envelope (a view of it, if it is large), encoded as
+    ``body_encoding`` says (``"base64"`` or ``None``): for those who hand it on undecoded.  ``body`` decodes and
+    decompresses it, once.
     """
 
-    __slots__ = ("_body", "_raw", "body_encoding", "has_started", "is_lost", "queue", "raw_body")
+    __slots__ = ("_body", "_envelope", "body_encoding", "has_started", "is_lost", "queue", "raw_body")
 
     #: Nothing is decoded at reception, so there are no errors of decoding yet.
     errors: Any = None
 
     def __init__(self, payload: dict[str, Any], channel: Any = None, tag: str | None = None, queue: str = "") -> None:
         properties = payload["properties"]
-        self._raw = payload
+        self._envelope = payload
         self.channel = channel
         self.delivery_tag = tag if tag is not None else properties.get("delivery_tag")
         self.queue = queue
@@ -94,6 +114,15 @@ class Message(KombuMessage):
         self._state = "RECEIVED"
 
     @property
+    def _raw(self) -> dict[str, Any]:
+        """The envelope, fit to become JSON again."""
+        envelope = self._envelope
+        body = envelope.get("body")
+        if type(body) is memoryview:
+            envelope["body"] = self.raw_body = str(body, "ascii")
+        return envelope
+
+    @property
     def body(self) -> Any:
         """The body's bytes.
 
@@ -110,10 +139,10 @@ class Message(KombuMessage):
 
     def _decode_body(self) -> Any:
         body: Any = self.raw_body
-        if body is not None and not isinstance(body, (str, bytes)):
+        if body is not None and not isinstance(body, (str, bytes, memoryview)):
             raise TypeError(f"it is no text but {type(body).__name__}")
         if body and self.body_encoding == "base64":
-            body = b64decode(body)
+            body = a2b_base64(body)
         elif body and self.body_encoding and self.body_encoding.lower() != "utf-8":
             body = self.channel.decode_body(body, self.body_encoding)
         compression = self.headers.get("compression")
@@ -126,6 +155,19 @@ class Message(KombuMessage):
         """How often a worker was lost while it ran this message's task."""
         count = self.headers.get(STARTED_LOSSES, 0)
         return count if type(count) is int else 0
+
+    @property
+    def was_parked(self) -> bool:
+        """Whether it was received before, and then waited at the broker for its time."""
+        return "celeriac-parked" in self._raw
+
+    def park(self, due: float) -> bool:
+        """Give it back to the broker until ``due`` (seconds since 1970, by the broker's clock); false if it cannot.
+
+        It is settled then, and will be delivered again, to whichever consumer has room.
+        """
+        park = getattr(self.channel, "park", None)
+        return park is not None and park(self, due, str(self.headers["id"]))
 
     def ack(self, multiple: bool = False) -> None:
         channel = self.channel
@@ -145,6 +187,30 @@ class Message(KombuMessage):
             self.has_started = True
             if self._state == "RECEIVED" and self.channel is not None:
                 self.channel.message_started(self)
+
+    def record_start(self) -> None:
+        """Say that a task is about to run for this message, and wait until that is on record."""
+        self.started()
+        flush = getattr(self.channel, "flush", None)
+        if flush is not None:
+            flush()
+
+    def unstart(self) -> None:
+        """Take `started` back: it did not run after all, and goes back with the others that did not."""
+        self.has_started = False
+
+    def begin(self) -> bool:
+        """Say that a task now runs for this message which must not run a second time (early acknowledgement).
+
+        The delivery stays on record until ``ack``, without a place in the prefetch count: if its holder dies, the task
+        is not run again, but somebody hears of it.  Returns false where the transport has no such record; then
+        acknowledge now.
+        """
+        begin = getattr(self.channel, "message_begun", None)
+        if begin is None or self._state != "RECEIVED" or not begin(self):
+            return False
+        self.has_started = True
+        return True
 
     def requeue_lost(self, cause: str = "") -> str | None:
         """Put the message back at once because what ran it was lost, and count that.
@@ -176,6 +242,18 @@ def count_loss(envelope: dict[str, Any], started: bool) -> tuple[int, int]:
         counts.append(count)
     mark_redelivered(envelope)
     return counts[0], counts[1]
+
+
+def is_lost_too_often(started_losses: int, losses: int, most: int) -> bool:
+    """Return whether a message is to be set aside that lost its worker ``losses`` times.
+
+    ``started_losses`` of them came after its task is known to have started.  A task that kills its worker at once
+    may do so before that is on record, but only the first time: the next start of a message that was lost is recorded
+    before it begins.  So one loss of which nothing is known counts, if all others came after a start.
+    """
+    if started_losses >= most or losses >= most * INNOCENT_FACTOR:
+        return True
+    return losses == most and started_losses == most - 1 > 0
 
 
 def lost_too_often(losses: int, cause: str = "") -> str:

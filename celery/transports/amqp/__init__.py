@@ -11,6 +11,7 @@ from typing import Any
 from kombu.transport import pyamqp
 
 from celery.transports.amqp.channel import Channel
+from celery.transports.amqp.delaying import Parking
 from celery.transports.amqp.reading import Message, ReadingAhead, frame_handler, pump
 from celery.utils.inflate import MOST_BYTES
 
@@ -22,9 +23,14 @@ class Connection(pyamqp.Connection):
 
     Channel = Channel
 
-    def __init__(self, *args: Any, max_message_bytes: int = MOST_BYTES, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, max_message_bytes: int = MOST_BYTES, max_redeliveries: Any = None, **kwargs: Any
+    ) -> None:
+        # ``max_redeliveries`` is an option of this transport, but the worker's business.
         #: Bytes of a body, compressed or not.
         self.max_message_bytes = max_message_bytes
+        #: Where messages wait that are due later; on an event loop only.
+        self.parking: Parking | None = None
         kwargs.setdefault("frame_handler", frame_handler)
         super().__init__(*args, **kwargs)
 
@@ -35,9 +41,17 @@ class Connection(pyamqp.Connection):
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         if self._transport is not None:
+            if self.parking is not None:
+                self.parking.flush()
             for channel in channels_of(self):
                 channel.settle_quietly()
         return super().close(*args, **kwargs)
+
+    def collect(self) -> None:
+        parking, self.parking = self.parking, None
+        if parking is not None:
+            parking.close()
+        super().collect()
 
 
 class _OnLoop:
@@ -53,6 +67,8 @@ class _OnLoop:
                 channel.is_on_loop = True
                 channel.settle()
 
+        if connection.parking is None:
+            connection.parking = Parking(connection.client, loop)
         settle_all()
         loop.on_tick.add(settle_all)
 

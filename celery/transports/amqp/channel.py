@@ -38,6 +38,8 @@ class Channel(pyamqp.Channel):
         self._settled_through = 0
         #: Settled beyond that: the broker knows it.
         self._settled_beyond: set[int] = set()
+        #: The queue of each consumer, by its tag.
+        self._queues: dict[str, str] = {}
         self.max_message_bytes: int = connection.max_message_bytes
         super().__init__(connection, *args, **kwargs)
 
@@ -59,6 +61,19 @@ class Channel(pyamqp.Channel):
         if len(body) > self.max_message_bytes and not _SENDS_ANY_SIZE:
             raise MessageTooLarge(len(body), self.max_message_bytes)
         return super().prepare_message(body, *args, **kwargs)
+
+    def basic_consume(self, queue: str = "", *args: Any, **kwargs: Any) -> Any:
+        consumer_tag = super().basic_consume(queue, *args, **kwargs)
+        self._queues[consumer_tag] = queue
+        return consumer_tag
+
+    def park(self, message: Any, due: float) -> bool:
+        """Give ``message`` to the broker until ``due`` (seconds since 1970); false if that cannot be."""
+        queue = self._queues.get(message.delivery_info.get("consumer_tag", ""))
+        parking = self.connection.parking if self.connection is not None else None
+        if not queue or parking is None or message.acknowledged or self.no_ack_consumers:
+            return False
+        return bool(parking.park(message, queue, due))
 
     # -- acknowledgements ----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from amqp.transport import TCPTransport
 from kombu.exceptions import DecodeError
 from kombu.message import Message as KombuMessage
 
+from celery.transports.amqp.delaying import CHAIN, restore
 from celery.utils.inflate import MOST_BYTES, inflate
 
 __all__ = ("Message", "ReadingAhead", "frame_handler", "pump")
@@ -120,7 +121,7 @@ def _go_on(connection: Any, transport: Any, loop: Any) -> None:
 class Message(KombuMessage):
     """One delivery.  ``raw_body`` is what came; ``body`` decodes and decompresses it, once, when it is asked for."""
 
-    __slots__ = ("_body", "body_encoding", "raw_body")
+    __slots__ = ("_body", "body_encoding", "raw_body", "was_parked")
 
     #: Nothing is decoded at reception, so there are no errors of decoding yet.
     errors: Any = None
@@ -145,7 +146,14 @@ class Message(KombuMessage):
         self.accept = None
         self._body = None
         self._decoded_cache = None
+        #: Whether it was received before, and then waited at the broker for its time.
+        self.was_parked = False
         self._state = "RECEIVED"
+
+    def park(self, due: float) -> bool:
+        """Give it back to the broker until ``due`` (seconds since 1970); false if it cannot be kept there."""
+        park = getattr(self.channel, "park", None)
+        return park is not None and park(self, due)
 
     @property
     def body(self) -> Any:
@@ -273,6 +281,8 @@ def _deliver(connection: Any, channel_id: int, delivery: _Delivery) -> None:
         "routing_key": routing_key,
     }
     message = Message(delivery.body, channel, tag, delivery.properties, info)
+    if exchange.startswith(CHAIN):
+        message.was_parked = restore(info, message.headers)
     consume = channel.callbacks.get(consumer_tag)
     if consume is None:  # py-amqp says so, and gives it back
         channel._on_basic_deliver(consumer_tag, tag, is_redelivered, exchange, routing_key, message)

@@ -28,8 +28,9 @@ class Blocking:
         self._is_draining = True
         try:
             self._guarded(lambda: self._drain(timeout))
-            if self.lease is not None and self.lease.acks and not any(channel.backlog for channel in self.channels):
+            if self.lease is not None and not any(channel.backlog for channel in self.channels):
                 self.send_acks()
+                self.send_parks()
         finally:
             self._is_draining = False
 
@@ -57,7 +58,7 @@ class Blocking:
         wakers = self._wakers = self._wakers or _wake_pair()
         wires = [wire for wire in (self.wire, self.sub) if wire is not None]
         self._is_waiting = True
-        if self.lease is not None and self.lease.acks:
+        if self.lease is not None and (self.lease.acks or self.lease.begins or self.lease.ends):
             until = min(until, max(self._flush_at, now))
         try:
             ready = _wait_readable([*(wire.fd for wire in wires), wakers[0].fileno()], max(0.0, until - now))
@@ -76,6 +77,7 @@ class Blocking:
         if not self._is_draining:
             if not self.is_broken:
                 self._guarded(self.send_acks)
+                self._guarded(self.send_parks)
         elif self._is_waiting and self._wakers is not None:
             try:
                 self._wakers[1].send(b"\0")
@@ -90,9 +92,13 @@ class Blocking:
             wire.wait(lambda done: wire.send(_PING, done))
 
     def flush(self: Any) -> None:
-        """Send every waiting acknowledgement now and wait until it is confirmed."""
+        """Send every waiting acknowledgement, and what has started, now and wait until it is confirmed."""
         if self.wire is not None and not self.is_broken:
             self.send_acks()
+            self.send_parks()
+            if self.lease is not None:
+                self._send_marks(self.lease)
+                self.send_begun(self.lease)
             self.wait_for_replies()
 
 

@@ -23,11 +23,14 @@ from redis.exceptions import OutOfMemoryError
 
 from celery.transports.message import Malformed, Message, parse
 from celery.transports.redis.consuming import Consuming
+from celery.transports.redis.delaying import Delaying
 from celery.transports.redis.engine import Engine
 from celery.transports.redis.errors import MessageTooLarge, publish_error
+from celery.transports.redis.hurrying import in_time
 from celery.transports.redis.lease import Lease, lease_for
 from celery.transports.redis.qos import QoS
 from celery.transports.redis.resp import bulk, pack
+from celery.transports.redis.revoking import Revoking
 from celery.transports.redis.settling import Settling
 from celery.utils.failpoints import is_active
 from celery.utils.redis_driver import driver_arguments
@@ -36,13 +39,17 @@ __all__ = ("Channel", "SentinelChannel")
 
 logger = get_logger("celery.transports.redis")
 
+#: Seconds of silence after which the server is asked: 24 commands a minute, and what is dead is known in 15 seconds.
+LONGEST_SILENCE = 5.0
 #: Routes of named exchanges are remembered for so long.
 ROUTE_SECONDS = 5.0
-#: Whether a test of the tests has switched this protection off.
+#: Whether a test of the tests has switched these protections off.
 _RETURNS_ALL = is_active("unprotect.adoption")
+_WAITS_FOREVER = is_active("unprotect.deadline")
+_NEEDS_ROOM = is_active("unprotect.full")
 
 
-class _OurChannel(Consuming, Settling):
+class _OurChannel(Consuming, Delaying, Revoking, Settling):
     """What we change in kombu's channel; mixed into the plain and the sentinel one."""
 
     QoS = QoS
@@ -54,6 +61,8 @@ class _OurChannel(Consuming, Settling):
     max_redeliveries = 3
     #: Bytes of a whole message, as it travels.
     max_message_bytes = 128 * 1024 * 1024
+    #: Seconds for which it is remembered that a task was revoked.
+    revoke_ttl = 86400.0
     #: Seconds that anything may take; upstream has no limit.
     socket_timeout = 10.0
 
@@ -63,6 +72,11 @@ class _OurChannel(Consuming, Settling):
         self.engine: Engine = transport.cycle
         self.backlog: deque[tuple[str, str, bytes]] = deque()
         self.keys: frozenset[bytes] = frozenset()
+        self.news_keys: frozenset[bytes] = frozenset()
+        #: When the next parked message of our queues is due, on the monotonic clock.
+        self.due_at: float | None = None
+        self._due_alarm = 0.0
+        self._news_alarm = False
         self.is_ready = False
         self.is_asking = False
         self._callbacks: dict[str, dict[str, tuple[Callable[[Any], Any], bool]]] = {}
@@ -107,12 +121,12 @@ class _OurChannel(Consuming, Settling):
     @property
     def patience(self: Any) -> float:
         """Seconds that the server may take to answer."""
-        return float(self.socket_timeout or 10.0)
+        return float(self.socket_timeout or 10.0) if not _WAITS_FOREVER else 86400.0
 
     @property
     def ping_seconds(self: Any) -> float:
         """Seconds of silence after which we ask the server whether it is still there."""
-        return min(float(self.health_check_interval or 25), max(self.lease_ttl / 3, 0.5))
+        return min(float(self.health_check_interval or 25), max(self.lease_ttl / 3, 0.5), LONGEST_SILENCE)
 
     @property
     def async_pool(self: Any) -> Any:
@@ -124,7 +138,8 @@ class _OurChannel(Consuming, Settling):
         yield client or self.client
 
     def _connparams(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**driver_arguments(), **super()._connparams(*args, **kwargs)}
+        params = {**driver_arguments(), **super()._connparams(*args, **kwargs)}
+        return {**params, "connection_class": in_time(params["connection_class"])}
 
     def _after_fork(self: Any) -> None:
         pool = self._pool
@@ -213,7 +228,15 @@ class _OurChannel(Consuming, Settling):
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)
         except OutOfMemoryError:
+            if _NEEDS_ROOM:
+                raise
             logger.warning("The broker is full: the binding of queue %r to exchange %r is not stored", queue, exchange)
+
+    def maybe_refresh_binding_expiry(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().maybe_refresh_binding_expiry(*args, **kwargs)
+        except OutOfMemoryError as error:  # the next round of housekeeping tries again
+            logger.debug("The broker is full: bindings are not refreshed: %s", error)
 
     # Upstream wraps reads in MULTI, which a server without memory refuses; then no worker could start and make room.
 
@@ -234,7 +257,7 @@ class _OurChannel(Consuming, Settling):
         for name in self._steps(queue):
             pipe.llen(name)
             pipe.delete(name)
-        return sum(pipe.execute()[::2])
+        return sum(pipe.execute()[::2]) + self._delete_parked(queue)
 
     def rebind(self: Any) -> None:
         """Tell Redis the bindings again that were declared here: it has lost them."""
@@ -243,9 +266,10 @@ class _OurChannel(Consuming, Settling):
             meta = self.typeof(exchange).prepare_bind(queue, exchange, routing_key, arguments)
             self._queue_bind(exchange, *meta)
 
-    def _delete(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def _delete(self: Any, queue: str, *args: Any, **kwargs: Any) -> Any:
         self._routes.clear()
-        return super()._delete(*args, **kwargs)
+        self._delete_parked(queue)
+        return super()._delete(queue, *args, **kwargs)
 
     # -- hooks, shared by all channels of a transport
 
@@ -324,7 +348,7 @@ class _OurChannel(Consuming, Settling):
         return [tuple(bytes_to_str(value).split(self.sep)) for value in self.client.smembers(key)]
 
 
-_OPTIONS = ("lease_ttl", "max_redeliveries", "max_message_bytes")
+_OPTIONS = ("lease_ttl", "max_redeliveries", "max_message_bytes", "revoke_ttl")
 
 
 class Channel(_OurChannel, upstream.Channel):

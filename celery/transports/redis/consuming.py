@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
 from kombu.utils.scheduling import round_robin_cycle
 
-from celery.transports.message import Malformed, Message, parse
+from celery.transports.message import Malformed, Message, parse, parse_in_place
+from celery.transports.redis.delaying import delayed_key
 from celery.transports.redis.recovery import NEXT, Move
 from celery.transports.redis.resp import ReplyError, bulk, pack
 from celery.utils.failpoints import failpoint, is_active
@@ -76,7 +77,13 @@ class Consuming:
         self._requests.clear()
         lists = [self._q_for_pri(queue, step) for queue in self.active_queues for step in self.priority_steps]
         self.keys = frozenset(f"{self.global_keyprefix}{name}".encode() for name in lists)
+        news = [f"{key}:due" for key in self._delayed_keys(self.active_queues)]
+        self.news_keys = frozenset(key.encode() for key in (*news, f"{self._revoked}:version"))
+        self.due_at = None
         self.is_ready = bool(lists)
+
+    def _delayed_keys(self: Any, queues: Iterable[str]) -> list[str]:
+        return [delayed_key(self.global_keyprefix, queue) for queue in queues]
 
     def _request(self: Any) -> tuple[list[str], bytes, int]:
         """Return (queue of each key, packed arguments, how many) of a reservation in the present order of queues."""
@@ -92,6 +99,7 @@ class Consuming:
         keys = [
             f"{self.global_keyprefix}{self._q_for_pri(queue, step)}" for step in self.priority_steps for queue in queues
         ]
+        keys += [*self._delayed_keys(queues), f"{self._revoked}:version"]
         fair = 1 if type(self._queue_cycle) is round_robin_cycle else 0
         lease = self.lease
         arguments = [len(keys), *keys, lease.unacked, lease.index, lease.prefix, self.lease_ttl, len(queues), fair]
@@ -142,15 +150,18 @@ class Consuming:
         want = self._room(now)
         if want <= 0:
             return
-        order, static, size = self._request()
-        lease = self.lease
-        number = lease.next_number
-        lease.next_number = number + want
         elapsed = now - self._counted_at
         rate = self._counted / elapsed if elapsed > 0 else 0.0
         self._rate = rate if elapsed > 0.1 else (self._rate + rate) / 2
         self._counted, self._counted_at = 0, now
+        self.ask_for(want)
 
+    def ask_for(self: Any, want: int) -> None:
+        """Ask for so many messages; -1 only sees to it that what is due can be taken by others."""
+        order, static, size = self._request()
+        lease = self.lease
+        number = lease.next_number
+        lease.next_number = number + max(want, 0)
         keys = self.keys
 
         def on_reply(reply: Any) -> None:
@@ -166,7 +177,7 @@ class Consuming:
             self.engine.alarm(1.0, self.be_ready)
             return
         prefix, add, first = self.lease.prefix, self.backlog.append, number
-        for position in range(1, len(reply), 2):
+        for position in range(3, len(reply), 2):
             queue = order[reply[position] - 1]
             self._queue_cycle.rotate(queue)
             for payload in reply[position + 1]:
@@ -175,6 +186,12 @@ class Consuming:
         taken = number - first
         if taken:
             failpoint("fetch.after_lease")
+        if keys is self.keys:
+            self.note_due(reply[1])
+        if reply[2]:
+            self.engine.revocations.check(self, reply[2])
+        if want < 0:
+            return
         self._misses = 0 if taken else self._misses + 1
         if taken < want and keys is self.keys:  # else the answer says nothing of the queues of now
             self.is_ready = False
@@ -187,13 +204,15 @@ class Consuming:
         """Hand over what waits here, as far as the prefetch count allows; return how many."""
         backlog, held, callbacks, qos = self.backlog, self.qos._delivered, self._callbacks, self.qos
         delivered = 0
+        if self.engine.revocations.is_loading:
+            return 0
         while backlog and delivered < limit:
             if not qos.can_consume():
                 self._watch_for_stale()
                 break
             queue, tag, payload = backlog.popleft()
             try:
-                envelope = parse(payload)
+                envelope = parse_in_place(payload)
             except Malformed as error:
                 self._set_aside_raw(queue, tag, payload, f"malformed: {error}")
                 continue
@@ -274,21 +293,22 @@ class Consuming:
     def _take_one(self: Any, queue: str, no_ack: bool) -> Message | None:
         engine = self.engine
         wire, lease = engine.connect(self), self.lease
-        keys = [f"{self.global_keyprefix}{self._q_for_pri(queue, step)}" for step in self.priority_steps]
+        lists = [f"{self.global_keyprefix}{self._q_for_pri(queue, step)}" for step in self.priority_steps]
+        keys = [*lists, *self._delayed_keys([queue]), f"{self._revoked}:version"]
         suffix = "" if no_ack or not self.ack_emulation else f',"",{json.dumps(queue)}]'
         number = lease.next_number
         lease.next_number += 1
         arguments = [len(keys), *keys, lease.unacked, lease.index, lease.prefix, self.lease_ttl, 1, 1]
-        arguments += [suffix] * len(keys)
+        arguments += [suffix] * len(lists)
         reply = wire.wait(
             lambda done: engine.reserve(self, b"".join(map(bulk, arguments)), len(arguments), number, 1, done)
         )
-        if len(reply) < 3:
+        if len(reply) < 5:
             return None
-        tag, payload = f"{lease.prefix}{number}", reply[2][0]
+        tag, payload = f"{lease.prefix}{number}", reply[4][0]
         failpoint("fetch.after_lease")
         try:
-            message = Message(parse(payload), self, tag, queue)
+            message = Message(parse_in_place(payload), self, tag, queue)
         except Malformed as error:
             self._set_aside_raw(queue, tag, payload, f"malformed: {error}")
             return None

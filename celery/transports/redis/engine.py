@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.log import get_logger
 
+from celery.transports.redis.begun import Begun
 from celery.transports.redis.blocking import Blocking
+from celery.transports.redis.delaying import Park
 from celery.transports.redis.lease import Lease
 from celery.transports.redis.requests import Requests
 from celery.transports.redis.resp import ReplyError, error_for, pack
+from celery.transports.redis.revoking import Revocations
 from celery.transports.redis.scripts import RESERVE, RESERVE_ONE_BY_ONE
 from celery.transports.redis.upkeep import Upkeep
 from celery.transports.redis.wire import Wire
@@ -40,7 +43,7 @@ FLUSH_SECONDS = 0.002
 POLL_SECONDS = (0.010, 0.250)
 
 
-class Engine(Requests, Upkeep, Blocking):
+class Engine(Requests, Begun, Upkeep, Blocking):
     """One per transport; kombu calls it the transport's ``cycle``."""
 
     #: kombu's channel asks for it.
@@ -53,6 +56,9 @@ class Engine(Requests, Upkeep, Blocking):
         self.wire: Wire | None = None
         self.sub: Wire | None = None
         self.lease: Lease | None = None
+        self.revocations = Revocations(self)
+        #: What to add to the monotonic clock for the broker's time.
+        self.clock_offset = 0.0
         self.pid = os.getpid()
         self.failure: Exception | None = None
         self._has_raised = False
@@ -63,6 +69,8 @@ class Engine(Requests, Upkeep, Blocking):
         self.after_read: set[Any] = set()
         self._topics: dict[bytes, list[tuple[Channel, str]]] = {}
         self._acks_in_flight: deque[list[str]] = deque()
+        self._parks_in_flight: list[list[Park]] = []
+        self._ends_in_flight: deque[list[str]] = deque()
         self._flush_at = 0.0
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []
         self._alarm_numbers = count()
@@ -108,6 +116,7 @@ class Engine(Requests, Upkeep, Blocking):
             self.reserve_script = RESERVE
         self.is_tracking = self._track(wire)
         self.wire = wire
+        self._on_time(wire.call(("TIME",)))
         self.lease = lease = channel.lease
         now = monotonic()
         self._sweep_at = now + channel.lease_ttl / 4 * random.uniform(0.5, 1)
@@ -256,6 +265,14 @@ class Engine(Requests, Upkeep, Blocking):
             self.break_off(error)
         return error
 
+    def _doubt_what_is_in_flight(self, lease: Lease) -> None:
+        while self._acks_in_flight:
+            lease.doubt(self._acks_in_flight.pop())
+        while self._parks_in_flight:
+            lease.doubt_parks(self._parks_in_flight.pop())
+        while self._ends_in_flight:
+            lease.ends[:0] = self._ends_in_flight.pop()
+
     def break_off(self, error: BaseException) -> None:
         """Give up both sockets; whoever owns the connection builds a new one."""
         self._unwatch()
@@ -263,8 +280,7 @@ class Engine(Requests, Upkeep, Blocking):
             if wire is not None:
                 wire.close()
         if self.lease is not None:
-            while self._acks_in_flight:
-                self.lease.doubt(self._acks_in_flight.pop())
+            self._doubt_what_is_in_flight(self.lease)
         if self.failure is None and isinstance(error, Exception):
             self.failure = error
 
@@ -290,7 +306,9 @@ class Engine(Requests, Upkeep, Blocking):
             if delivered >= limit:
                 break
         lease = self.lease
-        if lease is not None and (lease.acks or lease.marks or lease.moves):
+        if lease is not None and (
+            lease.acks or lease.marks or lease.moves or lease.parks or lease.begins or lease.ends
+        ):
             self._maybe_flush(lease, now)
         return delivered
 
@@ -302,6 +320,10 @@ class Engine(Requests, Upkeep, Blocking):
                 self._send_moves(lease)
             if lease.marks:
                 self._send_marks(lease)
+            if lease.parks:
+                self.send_parks()
+            if lease.begins or lease.ends:
+                self.send_begun(lease)
             self._flush_at = now + FLUSH_SECONDS
         elif not self._flush_alarm:
             self._flush_alarm = True
@@ -330,6 +352,8 @@ class Engine(Requests, Upkeep, Blocking):
         for channel in self.channels:
             if keys is None or any(key in channel.keys for key in keys):
                 channel.wake_up()
+            elif not channel.news_keys.isdisjoint(keys):
+                channel.ask_soon()
         if keys is None:
             logger.warning("Redis was flushed: messages, leases and bindings that it held are gone")
             self.transport.on_flushed()
@@ -364,8 +388,7 @@ class Engine(Requests, Upkeep, Blocking):
             except self.transport.connection_errors as error:
                 self.break_off(error)
         if self.lease is not None and not self.is_foreign:
-            while self._acks_in_flight:
-                self.lease.doubt(self._acks_in_flight.pop())
+            self._doubt_what_is_in_flight(self.lease)
         for wire in (self.wire, self.sub):
             if wire is not None:
                 wire.close()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kombu.log import get_logger
 
-from celery.transports.redis.scripts import RENEW
+from celery.transports.redis.scripts import BEGIN, RENEW
 
 if TYPE_CHECKING:
     from celery.transports.redis.lease import Lease
 
-__all__ = ("Keeper", "renew_with")
+__all__ = ("Keeper", "renew_with", "tell_begun")
 
 logger = get_logger("celery.transports.redis")
 
@@ -67,3 +67,13 @@ def renew_with(lease: Lease, ttl: float) -> None:
         for start in range(0, len(tags), 1000):
             part = tags[start : start + 1000]
             client.eval(RENEW.text, 0, lease.unacked, lease.index, ttl, len(part) if count_started else 0, *part)
+    tell_begun(client, lease, ttl)
+
+
+def tell_begun(client: Any, lease: Lease, ttl: float) -> None:
+    """Extend the time for which all that runs counts as running, over a client of redis-py."""
+    tags = list(lease.begun)
+    lease.begun.update((tag, True) for tag in tags if tag in lease.begun)
+    for start in range(0, len(tags), 1000):
+        part = tags[start : start + 1000]
+        client.eval(BEGIN.text, 0, lease.unacked, lease.index, lease.begun_index, ttl, *part)

@@ -31,6 +31,8 @@ class Lease:
         self.next_number = 1
         self.unacked = unacked
         self.index = index
+        #: Like ``index``, of what runs and must not run again, so that nobody gives it out when we die.
+        self.begun_index = f"{index}.begun"
         self.open_client = open_client
         #: One dictionary of tag -> message for each open channel.
         self.holders: list[dict[str, Message]] = []
@@ -44,8 +46,15 @@ class Lease:
         self.doubtful: set[str] = set()
         #: Tags that have started since the last renewal.
         self.marks: list[str] = []
+        #: Tags of ``begun_index``; whether Redis has been told.
+        self.begun: dict[str, bool] = {}
+        #: Tags that began since Redis was last told, and tags that ended.
+        self.begins: list[str] = []
+        self.ends: list[str] = []
         #: Moves that could not be sent because the connection was lost.
         self.moves: list[Any] = []
+        #: Deliveries to park with the next request.
+        self.parks: list[Any] = []
         self.renewed_at = 0.0
         self.lock = threading.Lock()
         #: The thread that renews where no event loop does.
@@ -65,6 +74,7 @@ class Lease:
                 (started if message.has_started else waiting).append(tag)
         for backlog in self.backlogs:
             waiting += [tag for _, tag, _ in list(backlog) if tag.startswith("~")]
+        waiting += [park.tag for park in list(self.parks)]
         return started, waiting
 
     def find(self, tag: str) -> Message | None:
@@ -85,11 +95,40 @@ class Lease:
         marks, self.marks = self.marks, []
         return [tag for tag in marks if self.find(tag) is not None]
 
+    def begin(self, tag: str) -> None:
+        """What runs for ``tag`` must not run a second time."""
+        self.begun[tag] = False
+        self.begins.append(tag)
+
+    def end(self, tag: str) -> bool:
+        """What began is over; return false if it never began."""
+        is_told = self.begun.pop(tag, None)
+        if is_told is None:
+            return False
+        (self.ends if is_told else self.acks).append(tag)
+        return True
+
+    def take_begins(self) -> list[str]:
+        """Return the tags that began since the last call and have not ended."""
+        begins, self.begins = self.begins, []
+        tags = [tag for tag in begins if tag in self.begun]
+        self.begun.update(dict.fromkeys(tags, True))
+        return tags
+
+    def take_ends(self) -> list[str]:
+        ends, self.ends = self.ends, []
+        return ends
+
     def doubt(self, acks: Iterable[str]) -> None:
         """Take back acknowledgements whose fate is unknown; sending them again does no harm."""
         acks = list(acks)
         self.doubtful.update(acks)
         self.acks[:0] = acks
+
+    def doubt_parks(self, parks: list[Any]) -> None:
+        """Take back what was to be parked when the connection was lost; parking twice does no harm."""
+        self.doubtful.update(park.tag for park in parks)
+        self.parks[:0] = parks
 
     def forget(self, tags: Iterable[str]) -> list[Message]:
         """Drop tags that are no longer ours; return their messages, as far as they are known."""
@@ -108,7 +147,8 @@ class Lease:
 
     @property
     def is_idle(self) -> bool:
-        return not (self.acks or self.moves or self.detached or self.returns or any(self.holders) or any(self.backlogs))
+        held = (self.detached, self.returns, self.begun, *self.holders, *self.backlogs)
+        return not (self.acks or self.ends or self.moves or self.parks or any(held))
 
 
 _leases: dict[Hashable, Lease] = {}

@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from celery.transports.redis.errors import MessageTooLarge, publish_error
 from celery.transports.redis.resp import ReplyError, error_for, new_reader, pack
 from celery.transports.redis.wire import open_connection
+from celery.utils.deadlines import seconds_left
 from celery.utils.failpoints import failpoint, is_active
 
 __all__ = ("Publisher", "Sender")
@@ -31,6 +32,8 @@ __all__ = ("Publisher", "Sender")
 PIECE_BYTES = 262_144
 #: A line that was silent for so long is looked at before it is written to.
 IDLE_SECONDS = 0.1
+#: The patience of a socket is not changed for less than this.
+UNHURRIED_SECONDS = 0.5
 
 #: Protections that a test of the tests has switched off.
 _TRUSTS_THE_SOCKET = is_active("unprotect.confirm")
@@ -64,11 +67,10 @@ def new_delivery_tag() -> str:
 class _Line:
     """One open socket of one thread."""
 
-    __slots__ = ("__weakref__", "_is_plain", "connection", "generation", "patience", "pool", "sock", "used_at")
+    __slots__ = ("__weakref__", "_is_hurried", "_is_plain", "connection", "generation", "patience", "sock", "used_at")
 
     def __init__(self, pool: Any, patience: float) -> None:
         self.generation = _generation
-        self.pool = pool
         self.patience = patience
         self.used_at = monotonic()
         self.connection = open_connection(pool)
@@ -77,11 +79,18 @@ class _Line:
         self._is_plain = type(sock) is socket.socket and sock.__class__.__module__ == "socket"
         if self._is_plain:
             sock.settimeout(None)
-            seconds = struct.pack("ll", int(patience), int(patience % 1 * 1_000_000))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+        self._wait_for(patience)
+
+    def _wait_for(self, seconds: float) -> None:
+        """Let reads and writes of the socket fail after so long."""
+        sock = self.sock
+        self._is_hurried = seconds < self.patience
+        if self._is_plain:
+            limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         else:
-            sock.settimeout(patience)
+            sock.settimeout(seconds)
 
     def is_alive(self) -> bool:
         """Whether nothing has come in: on an idle line that can only be its end."""
@@ -108,6 +117,9 @@ class _Line:
     def exchange(self, data: bytes, replies: int) -> list[Any]:
         """Send commands and return their replies (error replies as values)."""
         sock = self.sock
+        patience = seconds_left(self.patience)
+        if patience < self.patience - UNHURRIED_SECONDS or self._is_hurried:
+            self._wait_for(patience)
         try:
             sock.sendall(data)
             if _TRUSTS_THE_SOCKET:
@@ -115,10 +127,10 @@ class _Line:
             received = sock.recv(65536)
             if replies == 1 and received[:1] == b":" and received[-2:] == b"\r\n":
                 return [int(received[1:-2])]
-            return self._read_all(received, replies, monotonic() + self.patience)
+            return self._read_all(received, replies, monotonic() + patience)
         except (BlockingIOError, TimeoutError) as error:
             self.close()
-            raise RedisTimeoutError(f"Redis gave no answer for {self.patience:g} seconds") from error
+            raise RedisTimeoutError(f"Redis gave no answer for {patience:.3g} seconds") from error
         except OSError as error:
             self.close()
             raise RedisConnectionError(f"Lost the connection to Redis: {error}") from error

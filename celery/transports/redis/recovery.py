@@ -10,10 +10,11 @@ from kombu.log import get_logger
 from kombu.utils.json import dumps
 
 from celery.transports.dead_letters import dead_envelope
-from celery.transports.message import Malformed, Message, count_loss, mark_redelivered, parse
+from celery.transports.message import Malformed, Message, count_loss, is_lost_too_often, mark_redelivered, parse
+from celery.transports.redis.keeper import tell_begun
 from celery.transports.redis.lease import Lease
 from celery.transports.redis.resp import ReplyError, bulk, error_for
-from celery.transports.redis.scripts import EXPIRED, MOVE, RESERVE
+from celery.transports.redis.scripts import EXPIRED, MOVE, PARK, RESERVE
 from celery.utils.failpoints import failpoint
 
 __all__ = ("Move", "give_back", "move_calls", "settle", "sweep")
@@ -25,8 +26,6 @@ NEXT, LAST = "R", "L"
 #: At most so many deliveries, and about so many bytes, in one step: it keeps Redis from answering others.
 MOVES_A_CALL = 100
 BYTES_A_CALL = 1_000_000
-#: A message whose holder was lost before its task started may be innocent: it has that many times the tries.
-INNOCENT_FACTOR = 10
 
 
 class Move(NamedTuple):
@@ -133,7 +132,7 @@ class Sweeper:
             mark_redelivered(envelope)
         else:
             after_start, at_all = count_loss(envelope, delivery.started)
-            if after_start >= self.max_redeliveries or at_all >= self.max_redeliveries * INNOCENT_FACTOR:
+            if is_lost_too_often(after_start, at_all, self.max_redeliveries):
                 reason = f"its worker was lost {at_all} times, {after_start} of them while it ran the task"
                 return [self._aside(delivery, age, queues[0], envelope, reason)]
         payload = dumps(envelope)
@@ -171,6 +170,15 @@ def settle(lease: Lease) -> None:
     if acks:
         failpoint("ack.before_send")
         client.eval(RESERVE.text, 0, lease.unacked, lease.index, "", 0, 1, 1, 0, 0, *acks)
+    if lease.parks:
+        parks, lease.parks = lease.parks, []
+        client.eval(PARK.text, 0, lease.unacked, lease.index, *(part for park in parks for part in park))
+    if lease.begun:  # what still runs ends with this process: others may say so at once
+        tell_begun(client, lease, 0)
+    ends = lease.take_ends()
+    if ends:
+        client.hdel(lease.unacked, *ends)
+        client.zrem(lease.begun_index, *ends)
     messages = [
         message
         for holder in (*lease.holders, lease.detached, lease.returns)

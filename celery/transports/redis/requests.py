@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from celery.transports.redis.delaying import Park
 from celery.transports.redis.keeper import Keeper
 from celery.transports.redis.lease import Lease
 from celery.transports.redis.recovery import Move, move_calls
 from celery.transports.redis.resp import ReplyError, bulk
-from celery.transports.redis.scripts import MOVE, RENEW
-from celery.utils.failpoints import failpoint
+from celery.transports.redis.scripts import MOVE, PARK, RENEW
+from celery.utils.failpoints import failpoint, is_active
 
 __all__ = ("Requests", "ignore")
 
+#: Whether a test of the tests has switched this protection off.
+_NEVER_RENEWS = is_active("unprotect.renew")
+
 RENEW_TAGS_A_CALL = 1000
+PARKS_A_CALL = 200
 
 
 class Requests:
@@ -72,6 +78,38 @@ class Requests:
             static = b"".join(map(bulk, head))
             self.reserve(self.channels[0] if self.channels else None, static, len(head), 0, 0, ignore)
 
+    def send_parks(self: Any) -> None:
+        """Send what is to be parked."""
+        lease, wire = self.lease, self.wire
+        if lease is None or wire is None or self.is_broken:
+            return
+        while lease.parks:
+            parks, lease.parks = lease.parks[:PARKS_A_CALL], lease.parks[PARKS_A_CALL:]
+            arguments = [0, lease.unacked, lease.index, *(part for park in parks for part in park)]
+            self._parks_in_flight.append(parks)
+            failpoint("park.before_send")
+            wire.run(PARK, b"".join(map(bulk, arguments)), len(arguments), partial(self._on_parked, lease, parks))
+
+    def _on_parked(self: Any, lease: Lease, parks: list[Park], reply: Any) -> None:
+        self._parks_in_flight.remove(parks)
+        if isinstance(reply, ReplyError):
+            lease.doubt_parks(parks)
+            raise self.refused(reply)
+        failpoint("park.after_send")
+        lost = [tag for tag in map(bytes.decode, reply) if tag not in lease.doubtful]
+        lease.doubtful.difference_update(park.tag for park in parks)
+        if lost:
+            self.report_lost(lost)
+        for channel in self.channels:
+            channel.watch_due(monotonic())
+
+    def _on_time(self: Any, reply: Any) -> None:
+        """Note by how much the broker's clock differs from our monotonic one."""
+        if isinstance(reply, ReplyError):
+            raise self.refused(reply)
+        seconds, microseconds = map(int, reply)
+        self.clock_offset = seconds + microseconds / 1e6 - monotonic()
+
     def _send_marks(self: Any, lease: Lease) -> None:
         tags = lease.take_marks()
         if tags:
@@ -80,7 +118,7 @@ class Requests:
     def renew(self: Any) -> None:
         """Extend the lease of everything held here."""
         lease = self.lease
-        if lease is None or self.wire is None:
+        if lease is None or self.wire is None or _NEVER_RENEWS:
             return
         lease.renewed_at = monotonic()
         lease.marks.clear()
@@ -88,6 +126,7 @@ class Requests:
         for tags, has_started in ((started, True), (waiting, False)):
             for start in range(0, len(tags), RENEW_TAGS_A_CALL):
                 self._send_renewal(lease, tags[start : start + RENEW_TAGS_A_CALL], has_started)
+        self.renew_begun(lease)
 
     def _send_renewal(self: Any, lease: Lease, tags: list[str], started: bool) -> None:
         ttl = self.channels[0].lease_ttl if self.channels else 60

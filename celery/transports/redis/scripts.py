@@ -7,7 +7,19 @@ from pathlib import Path
 
 from celery.transports.redis.resp import bulk
 
-__all__ = ("EXPIRED", "MOVE", "RENEW", "RESERVE", "RESERVE_ONE_BY_ONE", "Script")
+__all__ = (
+    "BEGIN",
+    "EXPIRED",
+    "LEFT",
+    "MOVE",
+    "PARK",
+    "PARKED",
+    "RENEW",
+    "RESERVE",
+    "RESERVE_ONE_BY_ONE",
+    "REVOKE",
+    "Script",
+)
 
 _FOLDER = Path(__file__).parent / "lua"
 
@@ -31,6 +43,11 @@ RESERVE = _load("reserve")
 RENEW = _load("renew")
 MOVE = _load("move")
 EXPIRED = _load("expired")
+PARK = _load("park")
+PARKED = _load("parked")
+REVOKE = _load("revoke")
+BEGIN = _load("begin")
+LEFT = _load("left")
 
 _POP_MANY = "ask > 0 and redis.call('RPOP', KEYS[i], ask)"
 _POP_EACH = """nil

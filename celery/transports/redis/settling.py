@@ -12,10 +12,14 @@ from celery.transports.dead_letters import dead_envelope
 from celery.transports.message import Message, count_loss, lost_too_often, mark_redelivered
 from celery.transports.redis.recovery import LAST, NEXT, Move, give_back
 from celery.transports.redis.resp import pack
+from celery.utils.failpoints import is_active
 
 __all__ = ("Settling",)
 
 logger = get_logger("celery.transports.redis")
+
+#: Whether a test of the tests has switched this protection off.
+_FORGETS_WHAT_BEGAN = is_active("unprotect.begun")
 
 
 class Settling:
@@ -29,6 +33,9 @@ class Settling:
                     break
                 self.basic_ack(tag)
         lease = self.lease
+        if lease.begun and lease.end(delivery_tag):
+            self.engine.wake()
+            return
         message = held.pop(delivery_tag, None) or lease.detached.pop(delivery_tag, None)
         if delivery_tag[0] == "~" and (message is not None or delivery_tag in lease.returns):
             lease.returns.pop(delivery_tag, None)
@@ -75,6 +82,16 @@ class Settling:
         if message.delivery_tag[0] == "~":
             self.lease.marks.append(message.delivery_tag)
 
+    def message_begun(self: Any, message: Message) -> bool:
+        tag = message.delivery_tag
+        if _FORGETS_WHAT_BEGAN or tag[0] != "~" or not self.ack_emulation:
+            return False
+        if self.qos._delivered.pop(tag, None) is None:  # it goes back already
+            return False
+        self.lease.begin(tag)
+        self.engine.wake()
+        return True
+
     def basic_recover(self: Any, requeue: bool = False) -> None:
         """Put back everything that is not settled."""
         if not requeue:
@@ -103,6 +120,7 @@ class Settling:
 
     def _release(self: Any, tag: str) -> Message | None:
         lease = self.lease
+        lease.begun.pop(tag, None)
         for holder in (self.qos._delivered, lease.detached, lease.returns):
             if tag in holder:
                 return holder.pop(tag)  # type: ignore[no-any-return]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kombu.log import get_logger
 from kombu.transport import redis as upstream
 from kombu.transport.virtual import base as virtual
 
+from celery.exceptions import ImproperlyConfigured
 from celery.transports.redis.channel import Channel, SentinelChannel
 from celery.transports.redis.engine import Engine
 from celery.transports.redis.errors import CHANNEL_ERRORS, CONNECTION_ERRORS
@@ -16,6 +18,15 @@ from celery.transports.redis.publisher import Publisher, Sender
 __all__ = ("SentinelTransport", "Transport")
 
 logger = get_logger("celery.transports.redis")
+
+
+def _why_redis_is_missing() -> str:
+    """Say why the client library cannot be imported; kombu has swallowed that."""
+    try:
+        import redis  # noqa: F401
+    except ImportError as error:
+        return f"Redis as the broker needs the package `redis`: pip install celery[redis]. ({error})"
+    return "The package `redis` could not be imported when it was looked for first"
 
 
 class Transport(upstream.Transport):
@@ -28,6 +39,8 @@ class Transport(upstream.Transport):
     channel_errors = CHANNEL_ERRORS
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
+        if upstream.redis is None:
+            raise ImproperlyConfigured(_why_redis_is_missing())
         virtual.Transport.__init__(self, client, **kwargs)
         self.cycle: Engine = Engine(self)
         self.sender = Sender()
@@ -42,6 +55,9 @@ class Transport(upstream.Transport):
 
     # -- hooks: replace them to be told
 
+    #: Called with ``(ids, {header: values})`` of what was revoked; without it the record of revoked tasks is not read.
+    on_revoked: Callable[[list[str], dict[str, list[Any]]], None] | None = None
+
     def on_lost_lease(self, tags: list[str]) -> None:
         """Called with tags whose lease was lost before they were settled."""
         logger.warning(
@@ -54,6 +70,11 @@ class Transport(upstream.Transport):
         """Called with what went to the list ``<queue>.dead``; ``message`` is the envelope, or bytes that are none."""
         task = message.get("headers", {}).get("id") if isinstance(message, dict) else None
         logger.error("Set a message aside in %r (task id %s): %s", f"{queue}.dead", task, reason)
+
+    def on_left(self, queue: str, message: dict[str, Any], forget: Callable[[], None]) -> None:
+        """Called with what a lost worker had begun and must not be run again; ``forget()`` ends its record."""
+        logger.error("Task %s had begun in a worker that is gone; it is not run again", message["headers"].get("id"))
+        forget()
 
     def on_flushed(self) -> None:
         """Called when the server lost every key: tell the queues' bindings again."""

@@ -18,6 +18,7 @@ __all__ = ("Upkeep",)
 logger = get_logger("celery.transports.redis")
 
 _PING = pack(("PING",))
+_TIME = pack(("TIME",))
 #: Whether a test of the tests has switched this protection off.
 _ROBS_PEERS = is_active("unprotect.peers")
 
@@ -40,13 +41,16 @@ class Upkeep:
             return
         if now - lease.renewed_at >= channel.lease_ttl / 3:
             self.renew()
+            self.wire.send(_TIME, self._on_time)
             for each in self.channels:
                 each.wake_up()  # should the server ever forget to tell us, this does not last
         if now >= self._sweep_at:
             self._sweep_at = now + channel.lease_ttl / 4 * random.uniform(0.8, 1.2)
             self.sweep(channel)
+            self.look_for_left(channel.lease_ttl)
         for each in list(self.channels):
             each.maybe_refresh_binding_expiry()
+            each.watch_due(now)
 
     def sweep(self: Any, channel: Any) -> None:
         """Put back what holders that are gone have left."""

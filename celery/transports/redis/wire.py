@@ -16,6 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from celery.transports.redis.resp import Push, ReplyError, error_for, new_reader, pack
 from celery.transports.redis.scripts import Script
+from celery.utils.failpoints import is_active
 from celery.utils.sockets import watch_over
 
 __all__ = ("Wire", "open_connection")
@@ -24,6 +25,8 @@ Callback = Callable[[Any], None]
 
 READ_BYTES = 262_144
 POLLIN, POLLOUT = 1, 4
+#: Whether a test of the tests has switched this protection off.
+_NEVER_RELOADS = is_active("unprotect.reload")
 
 
 def open_connection(pool: Any) -> Any:
@@ -46,6 +49,7 @@ class Wire:
 
     __slots__ = (
         "_connection",
+        "_is_swollen",
         "_lock",
         "_pending",
         "_reader",
@@ -69,6 +73,8 @@ class Wire:
         self.server_version: tuple[int, ...] = (0,)
         self._pending: deque[tuple[Callback, float, tuple[Script, bytes, int] | None]] = deque()
         self._reader = new_reader()
+        #: Whether the reader had to make room for a large reply.
+        self._is_swollen = False
         self._connection = open_connection(pool)
         self._sock = self._connection._sock
         self._sock.setblocking(False)
@@ -160,6 +166,11 @@ class Wire:
                 raise self.fail(RedisConnectionError("Redis closed the connection"))
             reader.feed(data)
             self._dispatch()
+            if len(data) == READ_BYTES:
+                self._is_swollen = True
+            elif self._is_swollen and not reader.has_data():  # it would keep that room, as large as the reply was
+                reader = self._reader = new_reader()
+                self._is_swollen = False
             if len(data) < READ_BYTES and not isinstance(self._sock, ssl.SSLSocket):
                 return
 
@@ -172,7 +183,12 @@ class Wire:
                     self.on_push(reply)
                 continue
             callback, _, script_call = pending.popleft()
-            if script_call is not None and isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+            if (
+                script_call is not None
+                and not _NEVER_RELOADS
+                and isinstance(reply, ReplyError)
+                and str(reply).startswith("NOSCRIPT")
+            ):
                 script, tail, count = script_call
                 with self._lock:
                     pending.append((callback, monotonic(), None))

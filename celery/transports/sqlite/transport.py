@@ -22,6 +22,7 @@ from celery.transports.message import (
     STARTED_LOSSES,
     Malformed,
     count_loss,
+    is_lost_too_often,
     lost_too_often,
     mark_redelivered,
     parse,
@@ -156,7 +157,7 @@ class Channel(virtual.Channel):
             envelope["headers"][LOSSES] = taken.losses
         if taken.started_losses:
             envelope["headers"][STARTED_LOSSES] = taken.started_losses
-        if taken.started_losses >= self.max_redeliveries or taken.losses >= self.max_redeliveries * 10:
+        if is_lost_too_often(taken.started_losses, taken.losses, self.max_redeliveries):
             times = f"{taken.losses} times, {taken.started_losses} of them while it ran the task"
             self._set_aside(taken, envelope, f"its worker was lost {times}")
             return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 
 import pytest
 from kombu.exceptions import DecodeError, MessageStateError
 
 from celery.transports.dead_letters import dead_envelope, dead_letter
-from celery.transports.message import Malformed, Message, count_loss, parse
+from celery.transports.message import LARGE_BODY, Malformed, Message, count_loss, parse, parse_in_place
 
 
 class Channel:
@@ -50,6 +51,35 @@ def test_the_body_stays_encoded_until_asked_for():
     assert message.body == b'{"n": 1}'
     assert message.payload == {"n": 1}
     assert message.delivery_tag == "~1:1"
+
+
+def test_a_large_body_stays_where_it_is_and_is_text_for_those_who_write_it_again():
+    text = b64encode(b'["' + b"x" * LARGE_BODY + b'"]').decode()
+    payload = json.dumps(envelope(body=text)).encode()
+    message = Message(parse_in_place(payload), Channel(), "~1:1", "q")
+    assert message.raw_body.obj is payload
+    assert message.payload == ["x" * LARGE_BODY]
+    assert json.loads(dead_envelope(message._raw, "q", "why"))["body"] == text
+    assert message.raw_body == text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"body": "x" * LARGE_BODY + "\\n"},
+        {"body": "x" * LARGE_BODY + "ä"},
+        {"body": "x" * LARGE_BODY, "properties": {"delivery_info": {}, "body_encoding": None}},
+        {"headers": {"body": "x" * LARGE_BODY}},
+    ],
+)
+def test_other_large_messages_are_read_as_a_whole(changes):
+    payload = json.dumps(envelope(**changes), ensure_ascii=False).encode()
+    assert parse_in_place(payload) == parse(payload) == json.loads(payload)
+
+
+def test_a_body_that_is_named_twice_is_the_last_one():
+    payload = json.dumps(envelope(body="x" * LARGE_BODY))[:-1] + ', "body": "eA=="}'
+    assert parse_in_place(payload.encode())["body"] == "eA=="
 
 
 def test_a_broken_body_is_an_error_only_when_it_is_read():

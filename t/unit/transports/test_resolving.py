@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import kombu
 import pytest
 
@@ -59,3 +61,10 @@ def test_connections_keep_their_scheme_through_clones_and_failover():
 def test_a_user_may_still_choose_kombus_transport():
     connection = Connection("redis://localhost:1", transport="kombu.transport.redis:Transport")
     assert connection.get_transport_cls().__module__ == "kombu.transport.redis"
+
+
+def test_a_missing_client_library_is_named_with_the_way_to_get_it(monkeypatch):
+    monkeypatch.setattr("kombu.transport.redis.redis", None)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImproperlyConfigured, match=r"the package `redis`: pip install celery\[redis\]\. \(.+\)"):
+        Connection("redis://localhost/").transport
