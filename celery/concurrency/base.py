@@ -44,6 +44,7 @@ class PoolTraits:
     resizes: bool  #: it has `grow` and `shrink`
     restarts: bool  #: it has `restart`
     is_green: bool = False  #: it needs a monkey-patched process
+    blocks_loop: bool = False  #: tasks run on the thread of the event loop
 
 
 def apply_target(
@@ -134,6 +135,9 @@ class BasePool:
 
     def flush(self) -> None:
         """Forget what was not started yet: the broker will deliver it again."""
+
+    def hurry(self) -> None:
+        """The worker is about to stop: what waits for a store that is away is not to wait for long."""
 
     def on_close(self) -> None:
         """Take no more work."""

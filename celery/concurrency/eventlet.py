@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import eventlet
-from eventlet import patcher
+from eventlet import hubs, patcher
 from eventlet.greenpool import GreenPool as EventletPool
 from eventlet.greenthread import getcurrent, spawn_after
 from greenlet import GreenletExit
@@ -49,8 +49,8 @@ class TaskPool(GreenPool):
     def spawn_after(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
         return spawn_after(seconds, function, *args)
 
-    def kill(self, greenlet: Any) -> None:
-        eventlet.spawn(greenlet.kill)  # killing switches to it at once: let another greenlet do that
+    def call_between(self, function: Callable[[], Any]) -> None:
+        hubs.get_hub().schedule_call_global(0, function)
 
     def on_apply(
         self,
@@ -62,9 +62,20 @@ class TaskPool(GreenPool):
         error_callback: Callable[..., Any] | None = None,
         timeout: float | None = None,
         timeout_callback: Callable[..., Any] | None = None,
+        soft_timeout: float | None = None,
         **_: Any,
     ) -> Flight:
-        return self._apply(target, args, kwargs, callback, accept_callback, error_callback, timeout, timeout_callback)
+        return self._apply(
+            target,
+            args,
+            kwargs,
+            callback,
+            accept_callback,
+            error_callback,
+            timeout,
+            timeout_callback,
+            soft_timeout,
+        )
 
     # Here so that they stand in the class, where programs look for them.
     grow, shrink, terminate_job = GreenPool.grow, GreenPool.shrink, GreenPool.terminate_job

@@ -59,8 +59,8 @@ class TaskPool(GreenPool):
     def spawn_after(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
         return _Cancellable(gevent.spawn_later(seconds, function, *args))
 
-    def kill(self, greenlet: Any) -> None:
-        greenlet.kill(block=False)
+    def call_between(self, function: Callable[[], Any]) -> None:
+        gevent.get_hub().loop.run_callback(function)
 
     def on_apply(
         self,
@@ -73,6 +73,7 @@ class TaskPool(GreenPool):
         timeout_callback: Callable[..., Any] | None = None,
         apply_target: Callable[..., Any] = base.apply_target,
         error_callback: Callable[..., Any] | None = None,
+        soft_timeout: float | None = None,
         **_: Any,
     ) -> Flight:
         return self._apply(
@@ -84,6 +85,7 @@ class TaskPool(GreenPool):
             error_callback,
             timeout or self.timeout,
             timeout_callback,
+            soft_timeout,
         )
 
     # Here so that they stand in the class, where programs look for them.

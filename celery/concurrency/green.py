@@ -1,26 +1,31 @@
 """What the pools of green threads have in common: jobs run in greenlets of the worker's own thread.
 
 All of the process has to be patched, so that waiting for a socket lets others run; `GreenPool.on_start` checks that.
-A greenlet that waits can be killed, so there are hard limits and `terminate_job`, but not against a task that
-computes.  A soft limit could hit the worker's own code as well as the user's, so there is none.
+Time limits and `terminate_job` are exceptions, raised in the user's code where it waits.  While a task computes nothing
+else runs, the code that enforces its limits included: they count when it waits or ends, and a traceback on stderr tells
+of a task that does neither (`celery.concurrency.stall`).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAME
-from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
 from kombu.asynchronous import timer as kombu_timer
 
 from celery import platforms
 from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, raised, tell
+from celery.concurrency.guard import Abandoned, Watch, user_code
 from celery.concurrency.mailbox import Mailbox
+from celery.concurrency.stall import GRACE_SECONDS, StallAlarm
 from celery.exceptions import ImproperlyConfigured
+from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -29,6 +34,12 @@ if TYPE_CHECKING:
 __all__ = ("Flight", "GreenPool", "GreenTimer")
 
 logger = get_logger(__name__)
+
+#: As in the prefork pool, to terminate by this signal is to raise the soft limit.
+SOFT_SIGNAL = getattr(signal, "SIGUSR1", None)
+
+#: Whether a test of the tests has switched this protection off.
+_HAS_NO_LIMITS = is_active("unprotect.limits")
 
 
 class GreenTimer(kombu_timer.Timer):
@@ -80,12 +91,18 @@ class GreenTimer(kombu_timer.Timer):
 class Flight:
     """A job or call in a greenlet; ``run`` is what to call there, ``end`` what to tell on the loop afterwards."""
 
-    __slots__ = ("deadline", "end", "greenlet", "run")
+    __slots__ = ("deadlines", "end", "greenlet", "run", "watch")
 
-    def __init__(self, run: Callable[[], Any], end: Callable[[bool, Any], Any]) -> None:
+    def __init__(self, run: Callable[[], Any], end: Callable[[bool, Any], Any], soft: Any, hard: Any) -> None:
         self.run, self.end = run, end
         self.greenlet: Any = None
-        self.deadline: Any = None
+        self.deadlines: list[Any] = []
+        if _HAS_NO_LIMITS:
+            soft = hard = None
+        self.watch = Watch(soft or None, hard or None, self._throw)
+
+    def _throw(self, error: type[BaseException]) -> None:
+        self.greenlet.throw(error)
 
 
 class GreenPool(JobPool):
@@ -98,7 +115,7 @@ class GreenPool(JobPool):
 
     traits = PoolTraits(
         hosts_beat=False,
-        interrupts_tasks=False,
+        interrupts_tasks=True,
         kills_tasks=True,
         join_may_deadlock=False,
         isolates_tasks=False,
@@ -114,7 +131,9 @@ class GreenPool(JobPool):
         super().__init__(*args, **kwargs)
         self.limit: int = self.limit or os.cpu_count() or 1
         self._mailbox = Mailbox()
-        self._backlog: deque[tuple[Any, float | None]] = deque()
+        self._alarm = StallAlarm()
+        self._is_beating = False
+        self._backlog: deque[Any] = deque()
         self._flights: dict[int, Flight] = {}
         self._by_job: dict[Job, Flight] = {}
         self._runners: list[Any] = []
@@ -133,8 +152,8 @@ class GreenPool(JobPool):
         """Return what has ``cancel``, and calls ``function`` in ``seconds``."""
         raise NotImplementedError
 
-    def kill(self, greenlet: Any) -> None:
-        """Raise GreenletExit where ``greenlet`` waits, and do not wait for that."""
+    def call_between(self, function: Callable[[], Any]) -> None:
+        """Have ``function`` called soon, while no greenlet runs: it may throw into one that waits."""
         raise NotImplementedError
 
     # -- jobs
@@ -145,25 +164,25 @@ class GreenPool(JobPool):
                 f"The {self.name} pool needs a patched process: start it as `celery -A app worker -P {self.name}`, "
                 f"or patch at the very beginning of your program."
             )
+        user_code.separate()
 
     def submit(self, job: Job) -> None:
         if self._state in (self.CLOSE, self.TERMINATE):
             tell(job.on_dropped)
             return
-        self._backlog.append((job, None))
+        self._backlog.append(job)
         self._feed()
 
     def _feed(self) -> None:
         """Start what waits, as far as there is room."""
         while self._backlog and len(self._flights) < self.limit:
-            work, hard_limit = self._backlog.popleft()
+            work = self._backlog.popleft()
             if isinstance(work, Flight):
-                self._launch(work, hard_limit)
+                self._launch(work)
             else:
                 self._start_job(work)
 
     def _start_job(self, job: Job) -> None:
-        self._check_job(job)
         try:
             frame = job.frame()
             if frame is None:  # it was revoked while it waited, and has been dealt with
@@ -181,6 +200,8 @@ class GreenPool(JobPool):
 
         def end(has_returned: bool, value: Any) -> None:
             self._by_job.pop(job, None)
+            if flight.watch.was_soft_raised:
+                tell(job.on_soft_limit, flight.watch.soft)
             if has_returned:
                 self._runners.append(runner)
                 tell(job.on_finished, value)
@@ -189,8 +210,10 @@ class GreenPool(JobPool):
             else:
                 tell(job.on_lost, value)
 
-        flight = self._by_job[job] = Flight(run, end)
-        self._launch(flight, self.hard_limit if job.hard_limit is None else job.hard_limit)
+        hard, soft = job.hard_limit, job.soft_limit
+        hard, soft = self.hard_limit if hard is None else hard, self.soft_limit if soft is None else soft
+        flight = self._by_job[job] = Flight(run, end, soft, hard)
+        self._launch(flight)
         tell(job.on_started, self.getpid(flight.greenlet), monotonic())
 
     def _make_runner(self) -> Any:
@@ -198,16 +221,27 @@ class GreenPool(JobPool):
             raise RuntimeError("This pool was made without a runner, it takes callables only")
         return self.make_runner()
 
-    def _launch(self, flight: Flight, hard_limit: float | None) -> None:
+    def _launch(self, flight: Flight) -> None:
         flight.greenlet = self.spawn(self._fly, flight)
         self._flights[self.getpid(flight.greenlet)] = flight
-        if hard_limit:
-            flight.deadline = self.spawn_after(hard_limit, self._abandon, flight, TimeLimitExceeded(hard_limit))
+        watch = flight.watch
+        if watch.soft:
+            flight.deadlines.append(self.spawn_after(watch.soft, self._interrupt, flight, SoftTimeLimitExceeded))
+        if watch.hard:
+            error = TimeLimitExceeded(watch.hard)
+            flight.deadlines.append(self.spawn_after(watch.hard, self._abandon, flight, error))
+            if not self._is_beating:
+                self._beat()
 
     def _fly(self, flight: Flight) -> None:
         """Run ``flight``; this is a greenlet's whole life."""
+        watch = flight.watch
+        watch.start(monotonic())
+        user_code.begin(watch)
         try:
             outcome = True, flight.run()
+        except Abandoned:  # if nobody has given it up, it went beyond its limit without a wait
+            outcome = False, TimeLimitExceeded(watch.hard)
         except BaseException as error:  # SystemExit of a task ends the task, not the worker
             is_plain = isinstance(error, Exception)
             outcome = False, error if is_plain else WorkerLostError(repr(error)).with_traceback(error.__traceback__)
@@ -216,15 +250,28 @@ class GreenPool(JobPool):
     def _land(self, flight: Flight, has_returned: bool, value: Any) -> None:
         if self._flights.pop(self.getpid(flight.greenlet), None) is None:  # it has been given up before
             return
-        if flight.deadline is not None:
-            flight.deadline.cancel()
-        flight.end(has_returned, value)
+        for deadline in flight.deadlines:
+            deadline.cancel()
+        flight.end(has_returned, value if has_returned else raised(value))
         self._feed()
+
+    def _beat(self) -> None:
+        """Put the alarm off while there are limits to keep; it goes off if nothing gets to run here for too long."""
+        now = monotonic()
+        self._alarm.relax(now)
+        self._is_beating = any(flight.watch.hard for flight in self._flights.values())
+        if self._is_beating:
+            self._alarm.expect(now)
+            self.spawn_after(GRACE_SECONDS / 2, self._beat)
+
+    def _interrupt(self, flight: Flight, error: type[BaseException]) -> None:
+        """Raise ``error`` in the user's code of ``flight``, where it waits."""
+        self.call_between(lambda: flight.watch.interrupt(error))
 
     def _abandon(self, flight: Flight, error: Exception) -> None:
         """End ``flight`` with ``error``, whatever its greenlet does about it."""
-        self._mailbox.put(self._land, flight, False, raised(error))
-        self.kill(flight.greenlet)
+        self._mailbox.put(self._land, flight, False, error)
+        self._interrupt(flight, Abandoned)
 
     def getpid(self, greenlet: Any) -> int:
         """Return what stands for a process id."""
@@ -232,7 +279,7 @@ class GreenPool(JobPool):
 
     def withdraw(self, job: Job) -> bool:
         try:
-            self._backlog.remove((job, None))
+            self._backlog.remove(job)
         except ValueError:
             return False
         return True
@@ -242,7 +289,11 @@ class GreenPool(JobPool):
         flight = self._flights.get(pid) if isinstance(pid, int) else self._by_job.get(pid)
         if flight is None:
             return False
-        self._abandon(flight, Terminated(int(platforms.signals.signum(signal or TERM_SIGNAME))))
+        signum = int(platforms.signals.signum(signal or TERM_SIGNAME))
+        if signum == SOFT_SIGNAL:
+            self._interrupt(flight, SoftTimeLimitExceeded)
+        else:
+            self._abandon(flight, Terminated(signum))
         return True
 
     # -- callables
@@ -257,6 +308,7 @@ class GreenPool(JobPool):
         error_callback: Callable[..., Any] | None = None,
         timeout: float | None = None,
         timeout_callback: Callable[..., Any] | None = None,
+        soft_timeout: float | None = None,
     ) -> Flight:
         """Run ``target`` in a greenlet.  Its callbacks come on the loop, after `Mailbox.deliver`."""
 
@@ -266,7 +318,8 @@ class GreenPool(JobPool):
 
         def run() -> Any:
             returned: list[Any] = []
-            apply_target(target, args or (), kwargs, returned.append, accept)
+            with user_code:
+                apply_target(target, args or (), kwargs, returned.append, accept, propagate=(Abandoned,))
             return returned[0]
 
         def end(has_returned: bool, value: Any) -> None:
@@ -280,8 +333,8 @@ class GreenPool(JobPool):
             else:
                 logger.error("%r failed: %r", target, value, exc_info=value)
 
-        flight = Flight(run, end)
-        self._backlog.append((flight, timeout))
+        flight = Flight(run, end, soft_timeout, timeout)
+        self._backlog.append(flight)
         self._feed()
         return flight
 
@@ -310,7 +363,7 @@ class GreenPool(JobPool):
 
     def flush(self) -> None:
         waiting, self._backlog = self._backlog, deque()
-        for work, _ in waiting:
+        for work in waiting:
             if isinstance(work, Flight):
                 work.end(False, raised(WorkerLostError("The pool closed before it ran this")))
             else:

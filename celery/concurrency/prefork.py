@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ("TaskPool", "process_destructor", "process_initializer")
 
+#: A spawned process imports everything anew: it has so many times as long to get ready.
+SPAWN_FACTOR = 5
+
 #: The node that this process is a child of; signals are sent in its name.
 _hostname: str | None = None
 
@@ -100,13 +103,15 @@ class TaskPool(JobPool):
             max_tasks=options.get("maxtasksperchild"),
             max_memory_kilobytes=options.get("max_memory_per_child"),
         )
+        start_method = options.get("start_method") or "fork"
+        patience = (options.get("proc_alive_timeout") or 4.0) * (SPAWN_FACTOR if start_method == "spawn" else 1)
         self._pool = self.Pool(
             self.limit or os.cpu_count() or 1,
             setup,
-            start_method=options.get("start_method") or "fork",
+            start_method=start_method,
             hard_limit=self.hard_limit,
             soft_limit=self.soft_limit,
-            alive_timeout=options.get("proc_alive_timeout") or 4.0,
+            alive_timeout=patience,
             gives_ahead=options.get("sched_strategy") != "fair",
             before_start=lambda supervisor: signals.worker_before_create_process.send(sender=supervisor),
         )
@@ -172,6 +177,9 @@ class TaskPool(JobPool):
     def flush(self) -> None:
         self._pool.drop_waiting()
 
+    def hurry(self) -> None:
+        self._pool.hurry()
+
     def on_close(self) -> None:
         self._pool.close()
 
@@ -188,10 +196,13 @@ class TaskPool(JobPool):
 
         ``signal`` is a number or a name, TERM by default.  SIGUSR1 raises `SoftTimeLimitExceeded` in the task.
         """
-        child = self._pool.children.get(pid) if isinstance(pid, int) else self._pool.child_with(pid)
-        if child is None or (not isinstance(pid, int) and child.flights[0][1] is not pid):
-            return False
-        return self._pool.limits.end(child, _signal_number(signal or TERM_SIGNAME))
+        signum = _signal_number(signal or TERM_SIGNAME)
+        if isinstance(pid, int):
+            child, only = self._pool.children.get(pid), None
+        else:
+            child = self._pool.child_with(pid)
+            only = child.flights[0][0] if child is not None and child.flights[0][1] is pid else 0
+        return child is not None and self._pool.limits.end(child, signum, only)
 
     def look(self) -> None:
         """Look at the pages of all children."""

@@ -1,26 +1,32 @@
 """The solo pool: jobs run one after the other in the worker's own process and thread, a turn of its loop each.
 
-A soft time limit is raised by a timer signal, so it works in the main thread only, and not in a task that uses
-SIGALRM itself.  Nothing can end a running task: there is no hard limit.
+Time limits are raised by a timer signal, which also ends a wait; but not in a task that uses SIGALRM itself.  In
+another thread than the main one there are no signals, and limits come when a call into C returns.  A call that never
+returns ends the worker, some seconds after the hard limit (`celery.concurrency.stall`): nothing else could be done for
+the messages that this worker holds.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 
 from celery import signals
 from celery.concurrency.base import WORKER_EXITS, JobPool, PoolTraits, apply_target, exception_info, frame_of, tell
-from celery.concurrency.guard import user_code
+from celery.concurrency.guard import Abandoned, ThreadWatch, Watch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
+from celery.concurrency.stall import StallAlarm
+from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -30,11 +36,28 @@ __all__ = ("TaskPool",)
 
 logger = get_logger(__name__)
 
+#: A task that takes the exception of its hard limit for nothing gets another after so many seconds.
+REPEAT_SECONDS = 1.0
+
+#: Whether a test of the tests has switched this protection off.
+_HAS_NO_LIMITS = is_active("unprotect.limits")
+
 
 class TaskPool(JobPool):
     """Runs one job at a time, here."""
 
     body_can_be_buffer = True
+
+    traits = PoolTraits(
+        hosts_beat=True,
+        interrupts_tasks=True,
+        kills_tasks=True,
+        join_may_deadlock=True,
+        isolates_tasks=False,
+        resizes=False,
+        restarts=False,
+        blocks_loop=True,
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,22 +65,13 @@ class TaskPool(JobPool):
         self._backlog: deque[Job] = deque()
         self._runner: Any = None
         self._mailbox = Mailbox()
+        self._alarm = StallAlarm(ends=True)
         self._is_running = False
         self._has_turn = False
 
-    @property
-    def traits(self) -> PoolTraits:
-        return PoolTraits(
-            hosts_beat=True,
-            interrupts_tasks=threading.current_thread() is threading.main_thread(),
-            kills_tasks=False,
-            join_may_deadlock=True,
-            isolates_tasks=False,
-            resizes=False,
-            restarts=False,
-        )
-
     def on_start(self) -> None:
+        if not _is_main_thread():
+            user_code.separate()
         signals.worker_process_init.send(sender=None)  # Upstream: this process is the worker and its only child
         if self.make_runner is not None:
             self._runner = self.make_runner()
@@ -101,25 +115,59 @@ class TaskPool(JobPool):
         self._mailbox.deliver()
 
     def _run(self, job: Job) -> None:
-        self._check_job(job)
         frame = frame_of(job)
         if frame is None:
             return
         tell(job.on_started, os.getpid(), monotonic())
-        alarm = SoftLimit(self.soft_limit if job.soft_limit is None else job.soft_limit)
+        watch = self._watch_for(job)
         try:
-            with alarm:
+            with self._enforcing(watch):
                 answer = self._runner.run(frame)
+        except Abandoned:
+            self._tell_soft_limit(job, watch)
+            tell(job.on_hard_limit, watch.hard)
+            return
         except WORKER_EXITS:
             raise
         except BaseException as error:  # SystemExit of a task ends the task, not the worker
-            alarm.tell(job)
+            self._tell_soft_limit(job, watch)
             tell(job.on_lost, WorkerLostError(repr(error)).with_traceback(error.__traceback__))
             return
-        alarm.tell(job)
+        self._tell_soft_limit(job, watch)
         if not self._backlog:
             self._runner.flush()
         tell(job.on_finished, answer)
+
+    def _watch_for(self, job: Job) -> Watch:
+        """Return a watch with the job's limits, or the pool's."""
+        soft, hard = job.soft_limit, job.hard_limit
+        soft, hard = self.soft_limit if soft is None else soft, self.hard_limit if hard is None else hard
+        if _HAS_NO_LIMITS:
+            soft = hard = None
+        return (
+            Watch(soft or None, hard or None, _raise) if _is_main_thread() else ThreadWatch(soft or None, hard or None)
+        )
+
+    @contextmanager
+    def _enforcing(self, watch: Watch) -> Iterator[None]:
+        """Enforce the limits of ``watch`` in the block."""
+        with ExitStack() as house:
+            watch.start(monotonic())
+            if watch.hard:
+                self._alarm.expect(watch.started_at + watch.hard)
+                house.callback(lambda: self._alarm.relax(monotonic()))
+            user_code.begin(watch)
+            house.callback(user_code.begin)
+            if isinstance(watch, ThreadWatch):
+                house.enter_context(limited(watch))
+            elif watch.soft or watch.hard:
+                house.enter_context(by_alarm(watch))
+            yield
+
+    @staticmethod
+    def _tell_soft_limit(job: Job, watch: Watch) -> None:
+        if watch.was_soft_raised:
+            tell(job.on_soft_limit, watch.soft)
 
     @property
     def in_flight(self) -> int:
@@ -176,34 +224,31 @@ class TaskPool(JobPool):
         }
 
 
-class SoftLimit:
-    """Raises `SoftTimeLimitExceeded` in the user's code inside of its block, after ``seconds``."""
+@contextmanager
+def by_alarm(watch: Watch) -> Iterator[None]:
+    """Enforce the limits of ``watch`` in the block by a timer signal."""
+    soft, hard = watch.soft, watch.hard
 
-    def __init__(self, seconds: float | None) -> None:
-        is_possible = seconds and threading.current_thread() is threading.main_thread()
-        self.seconds = (seconds or 0.0) if is_possible else 0.0
-        self._was_raised = False
-        self._previous: Any = None
+    def on_alarm(signum: int, frame: FrameType | None) -> None:
+        if watch.is_over:
+            watch.interrupt(Abandoned)
+        elif soft and not watch.was_soft_raised:
+            if hard:
+                signal.setitimer(signal.ITIMER_REAL, max(watch.started_at + hard - monotonic(), 1e-6), REPEAT_SECONDS)
+            watch.interrupt(SoftTimeLimitExceeded)
 
-    def __enter__(self) -> None:
-        user_code.begin()
-        if self.seconds:
-            self._previous = signal.signal(signal.SIGALRM, self._on_alarm)
-            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+    previous = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, min(soft or math.inf, hard or math.inf), REPEAT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous if previous is not None else signal.SIG_DFL)
 
-    def __exit__(self, *_: Any) -> None:
-        if self.seconds:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._previous if self._previous is not None else signal.SIG_DFL)
-        user_code.begin()
 
-    def tell(self, job: Job) -> None:
-        """Tell ``job`` if it was raised."""
-        if self._was_raised:
-            tell(job.on_soft_limit, self.seconds)
+def _raise(error: type[BaseException]) -> None:
+    raise error
 
-    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
-        user_code.interrupt(self._note)
 
-    def _note(self) -> None:
-        self._was_raised = True
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

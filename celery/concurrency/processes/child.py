@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from celery.concurrency.processes import inside
-from celery.concurrency.processes.frames import HEADER, FrameStream
+from celery.concurrency.processes.frames import HEADER, LARGE, FrameStream
 from celery.concurrency.processes.page import CLAIMED, WITHDRAWN, ProgressPage
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Child:
         "channel",
         "flights",
         "has_ended",
+        "has_large",
         "is_idle",
         "is_leaving",
         "is_up",
@@ -84,6 +85,7 @@ class Child:
         self.killed: tuple[int, float] | None = None  #: number and hard limit
         self.terminated: tuple[int, int] | None = None  #: number and signal
         self.waiting: list[bytes] = []  #: frames for the next `push`
+        self.has_large = False  #: whether a large one is among them
         self.unsent: memoryview | None = None  #: what the socket had no room for
         self.unsent_fd = -1  #: the socket once more, to be watched for room
         self.is_up = False
@@ -101,33 +103,44 @@ class Child:
         number = self.sent = self.sent + 1
         self.waiting.append(HEADER.pack(kind, len(frame), number))
         self.waiting.append(frame)
+        if len(frame) >= LARGE:
+            self.has_large = True
         self.flights.append((number, job, cost))
         self.load += cost
         return number
 
     def push(self) -> bool:
         """Write what is queued; return false if some of it has to wait until the socket has room."""
-        if self.waiting:
-            data = b"".join(self.waiting)
-            self.waiting.clear()
-            if self.unsent is not None:
-                data = bytes(self.unsent) + data
-        elif self.unsent is not None:
-            data = self.unsent  # type: ignore[assignment]
-        else:
-            return True
-        try:
-            written = self.channel.send(data)
-        except (BlockingIOError, InterruptedError):
-            written = 0
-        except OSError:  # it is dead, and everything will be accounted for when we are told so
+        while self.unsent is not None or self.waiting:
+            data: Any = self.unsent if self.unsent is not None else self._next_piece()
+            try:
+                written = self.channel.send(data)
+            except (BlockingIOError, InterruptedError):
+                written = 0
+            except OSError:  # it is dead, and everything will be accounted for when we are told so
+                self.unsent = None
+                self.waiting.clear()
+                return True
+            if written < len(data):
+                self.unsent = memoryview(data)[written:]
+                return False
             self.unsent = None
-            return True
-        if written == len(data):
-            self.unsent = None
-            return True
-        self.unsent = memoryview(data)[written:]
-        return False
+        return True
+
+    def _next_piece(self) -> bytes:
+        """Take what is to be written next: all that waits in one piece, but large frames by themselves, not copied."""
+        waiting = self.waiting
+        if not self.has_large:
+            piece = b"".join(waiting)
+            waiting.clear()
+            return piece
+        count = next((at for at, frame in enumerate(waiting) if len(frame) >= LARGE), len(waiting))
+        if count == 0:
+            return waiting.pop(0)
+        self.has_large = count < len(waiting)
+        piece = b"".join(waiting[:count])
+        del waiting[:count]
+        return piece
 
     def withdraw(self) -> None:
         """Let it start nothing more of what it has; after `settle`, `take_back` tells what that was."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -38,11 +39,13 @@ from celery.concurrency.processes.page import (
     SOFT_RAISED,
     SOFT_TARGET,
     STARTED_AT,
+    STOPPING,
     TERMINATED_BY,
     WITHDRAWN,
     ProgressPage,
 )
 from celery.utils.log import get_logger
+from celery.utils.stopping import stopping
 
 if TYPE_CHECKING:
     from celery.abc import Runner
@@ -53,6 +56,9 @@ logger = get_logger(__name__)
 
 #: Bytes per read.  Below malloc's threshold for mappings, so that a read costs no page faults.
 READ_SIZE = 1 << 16
+
+#: Seconds between two tries to store what the store did not take, while there is nothing else to do.
+OWING_SECONDS = 1.0
 
 #: Plain successes are told at the end of a batch, or when the first of them is this many seconds old.
 REPORT_AFTER = 0.002
@@ -154,13 +160,23 @@ def libc() -> Any:
 
 
 def trim_memory() -> None:
-    """Give back to the system what starting up has left over, so that children do not each inherit it."""
+    """Before the first fork: give back what starting up has left over, and keep from being written what is shared.
+
+    A page is shared until one of its holders writes to it.  The collector writes into all that it looks through, so
+    what is here now is frozen.  An entry of the type cache holds a name, and each one that it loses is a write, too.
+    """
     import encodings.idna  # noqa: F401  # every process that connects needs it, and it is large
 
     gc.collect()
     trim = getattr(libc(), "malloc_trim", None)  # glibc has it
     if trim is not None:
         trim(0)
+    if sys.version_info < (3, 12) and hasattr(sys, "_clear_type_cache"):  # later ones do not count such names
+        sys._clear_type_cache()
+    gc.freeze()
+    # The collector looks at its oldest objects only once a quarter as many came since its last look; what is frozen
+    # counts for that until the next one, and cycles of failed tasks would pile up by the megabyte.
+    gc.collect()
 
 
 def settle_signals() -> None:
@@ -189,6 +205,8 @@ class Service:
     def prepare(self) -> None:
         """Set up the process as the worker wants it, then say that it is ready."""
         setup = self.setup
+        stopping.forget()
+        stopping.sign = lambda: self.page.counters[STOPPING] > 0
         if setup.initializer is not None:
             setup.initializer(*setup.initargs)
         self.runner = setup.make_runner() if setup.make_runner is not None else NoRunner()
@@ -250,6 +268,10 @@ class Service:
         self.is_waiting = True
         if self.was_asked_to_leave:
             return b""
+        while getattr(self.runner, "owes", False) and not select.select([self.channel], [], [], OWING_SECONDS)[0]:
+            self.is_waiting = False
+            self.runner.flush()
+            self.is_waiting = True
         data = self.channel.recv(READ_SIZE)
         self.is_waiting = False
         return data

@@ -102,9 +102,14 @@ class Limits:
             child.killed = number, seconds
             child.kill()
 
-    def end(self, child: Child, signum: int) -> bool:
-        """End what ``child`` runs by ``signum``, or the idle child itself; returns whether a signal was sent."""
+    def end(self, child: Child, signum: int, only: int | None = None) -> bool:
+        """End what ``child`` runs by ``signum``, or the idle child itself; returns whether a signal was sent.
+
+        With ``only``, the number of a frame, nothing but that frame is ended.
+        """
         number = child.page.counters[RUNNING]
+        if only is not None and number != only:
+            return False
         if signum == signal.SIGUSR1:
             if child.page.counters[DONE] < number != child.page.counters[SOFT_RAISED]:
                 self.raise_soft(child, number)

@@ -22,6 +22,7 @@ __all__ = (
     "SOFT_RAISED",
     "SOFT_TARGET",
     "STARTED_AT",
+    "STOPPING",
     "TERMINATED_BY",
     "WITHDRAWN",
     "ProgressPage",
@@ -31,7 +32,7 @@ __all__ = (
 CLAIMED, RUNNING, DONE, SOFT_RAISED, STARTED_AT = range(5)
 
 #: Written by the parent, on another cache line.
-WITHDRAWN, SOFT_TARGET, TERMINATED_BY = range(16, 19)
+WITHDRAWN, SOFT_TARGET, TERMINATED_BY, STOPPING = range(16, 20)
 
 SIZE = mmap.PAGESIZE
 

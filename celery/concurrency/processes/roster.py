@@ -12,7 +12,7 @@ from billiard import get_context
 from billiard.common import human_status
 from kombu.asynchronous import get_event_loop, set_event_loop
 
-from celery.concurrency.processes.agenda import Agenda
+from celery.concurrency.agenda import Agenda
 from celery.concurrency.processes.child import Child, start_child
 from celery.concurrency.processes.inside import ChildSetup
 from celery.utils.log import get_logger

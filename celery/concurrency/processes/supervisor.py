@@ -30,7 +30,7 @@ from celery.concurrency.processes.frames import (
 from celery.concurrency.processes.inside import ChildSetup
 from celery.concurrency.processes.limits import Limits
 from celery.concurrency.processes.pace import SHORT_SECONDS, Pace
-from celery.concurrency.processes.page import DONE, RUNNING, SOFT_RAISED, STARTED_AT
+from celery.concurrency.processes.page import DONE, RUNNING, SOFT_RAISED, STARTED_AT, STOPPING
 from celery.concurrency.processes.roster import Roster, logger
 from celery.utils.failpoints import failpoint, is_active
 
@@ -51,6 +51,7 @@ LONG_SECONDS = 2 * SHORT_SECONDS
 
 #: Whether a test of the tests has switched this protection off.
 _FORGETS_UNSTARTED = is_active("unprotect.redispatch")
+_LETS_WAIT = is_active("unprotect.fair")
 
 
 class Supervisor(Roster):
@@ -112,6 +113,11 @@ class Supervisor(Roster):
             if any(flight[1] is job for flight in child.flights):
                 return child
         return None
+
+    def hurry(self) -> None:
+        """Let the children know that all this comes to an end."""
+        for child in self.children.values():
+            child.page.counters[STOPPING] = 1
 
     def close(self) -> None:
         """Take no more, and drop what has not begun."""
@@ -310,7 +316,7 @@ class Supervisor(Roster):
                 self._end_plainly(child, number, times, number - len(times) + 2)
             elif kind == ANSWER:
                 began, ended = memoryview(body)[:16].cast("d")
-                self._end_with_answer(child, number, body[16:], began, ended)
+                self._end_with_answer(child, number, bytes(body[16:]), began, ended)
             elif kind == SKIPPED:
                 self._on_skipped(child, number)
             elif kind == RETIRING:
@@ -485,5 +491,5 @@ class Supervisor(Roster):
 
     def _relieve(self) -> None:
         """Take back what waits behind long jobs, for the idle children."""
-        crowded = [c for c in self.children.values() if c.load == math.inf and len(c.flights) > 1]
+        crowded = [c for c in self.children.values() if c.load == math.inf and len(c.flights) > 1 and not _LETS_WAIT]
         self.backlog.extend(self._take_back(crowded))

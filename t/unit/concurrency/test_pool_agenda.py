@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kombu.asynchronous import Hub
 
-from celery.concurrency.processes.agenda import Agenda
+from celery.concurrency.agenda import Agenda
 
 
 class Clock:
