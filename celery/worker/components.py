@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from kombu.asynchronous import Hub as KombuHub
@@ -98,6 +97,7 @@ class Pool(bootsteps.StartStopStep):
         super().__init__(w, **kwargs)
 
     def create(self, w: Any) -> Any:
+        import celery.worker.strategy  # noqa: F401  # needed soon; what is there before a fork, processes share
         from celery.app.trace.child import Runner
         from celery.concurrency.prefork import process_initializer
 
@@ -154,14 +154,13 @@ class Beat(bootsteps.StartStopStep):
         super().__init__(w, beat=beat, **kwargs)
 
     def create(self, w: Any) -> Any:
-        service = getattr(import_module("celery.beat"), "EmbeddedService", None)
-        if service is None:
-            raise ImproperlyConfigured("-B: beat is not part of this release yet.")
+        from celery.beat import EmbeddedService  # few workers need it
+
         if w.pool_cls.is_green:
             raise ImproperlyConfigured(
                 "-B does not work with the eventlet and gevent pools: run `celery beat` as a program of its own."
             )
-        beat = w.beat = service(w.app, schedule_filename=w.schedule_filename, scheduler_cls=w.scheduler)
+        beat = w.beat = EmbeddedService(w.app, schedule_filename=w.schedule_filename, scheduler_cls=w.scheduler)
         return beat
 
 
@@ -202,3 +201,11 @@ class Consumer(bootsteps.StartStopStep):
             prefetch_multiplier=w.prefetch_multiplier,
         )
         return consumer
+
+    def stop(self, w: Any) -> Any:
+        with w.impatience.watching():
+            return super().stop(w)
+
+    def terminate(self, w: Any) -> Any:
+        with w.impatience.watching():
+            return super().terminate(w)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import uuid4
 
 from kombu.common import ignore_errors
 from kombu.exceptions import InconsistencyError
+from kombu.pidbox import Node as KombuNode
 from kombu.utils.encoding import safe_str
 
 from celery.utils.failpoints import is_active
@@ -36,6 +38,66 @@ class CommandState(dict):  # type: ignore[type-arg]
     __setattr__ = dict.__setitem__
 
 
+class Node(KombuNode):
+    """Runs commands; an error of one is told to who asked, and in the log.
+
+    ``allowed``: kinds (``inspect``, ``control``) and names of the commands that may run; ``None`` for all.
+    """
+
+    allowed: Collection[str] | None = None
+
+    def handle(self, method: str, arguments: Any = None) -> Any:
+        handlers: Any = self.handlers
+        handler = handlers.get(method)
+        if handler is None:
+            logger.error("No such remote control command: %r", method)
+            return control.nok(repr(KeyError(method)))
+        if self.allowed is not None and not self._allows(method):
+            logger.error("Remote control command %r is not allowed here (control_allow)", method)
+            return control.nok(f"{method} is not allowed here (control_allow)")
+        try:
+            return handler(self.state, **(arguments or {}))
+        except Exception as exc:
+            # Of ours, it is the arguments; of a user's, it may be the command, and where it failed helps.
+            is_ours = getattr(handler, "__module__", "").startswith("celery.")
+            logger.error("Remote control command %r failed: %r", method, exc, exc_info=not is_ours)
+            return control.nok(repr(exc))
+
+    def _allows(self, method: str) -> bool:
+        assert self.allowed is not None
+        meta = control.Panel.meta.get(method)
+        if meta is None:  # an alias
+            meta = next((each for each in control.Panel.meta.values() if each.alias == method), None)
+        return method in self.allowed or (meta is not None and meta.type in self.allowed)
+
+
+def flaw_of(command: Any) -> str | None:
+    """Say why the decoded ``command`` is none, or return ``None``."""
+    if not isinstance(command, Mapping):
+        return f"it is no mapping but a {type(command).__name__}"
+    for name, kinds in _FIELDS.items():
+        if not isinstance(command.get(name), kinds):
+            return f"its {name} is a {type(command.get(name)).__name__}"
+    reply_to = command.get("reply_to") or {}
+    if reply_to and not all(isinstance(reply_to.get(name), str) for name in ("exchange", "routing_key")):
+        return "its reply_to names no exchange and routing key"
+    if not all(isinstance(name, str) for name in (*command, *(command.get("arguments") or ()))):
+        return "a name in it is no text"
+    return None
+
+
+_NOTHING = type(None)
+_FIELDS: dict[str, Any] = {
+    "method": str,
+    "arguments": (Mapping, _NOTHING),
+    "destination": (list, tuple, _NOTHING),
+    "pattern": (str, _NOTHING),
+    "matcher": (str, _NOTHING),
+    "ticket": (str, _NOTHING),
+    "reply_to": (Mapping, _NOTHING),
+}
+
+
 class Pidbox:
     """Listens on ``<hostname>.<control exchange>.pidbox`` and runs the commands that arrive there."""
 
@@ -44,27 +106,40 @@ class Pidbox:
     def __init__(self, c: Any) -> None:
         self.c = c
         self.hostname = c.hostname
-        self.node = c.app.control.mailbox.Node(
+        mailbox = c.app.control.mailbox
+        self.node: Any = (Node if mailbox.node_cls is KombuNode else mailbox.node_cls)(
             safe_str(c.hostname),
+            mailbox=mailbox,
             handlers=control.Panel.data,
             state=CommandState(
                 app=c.app, hostname=c.hostname, consumer=c, tset=pass1 if c.controller.use_eventloop else set
             ),
         )
+        if isinstance(self.node, Node):
+            self.node.allowed = c.app.conf.control_allow
+        self._admission = None
+        if c.app.signing is not None:
+            from celery.worker.consumer.admission import CommandAdmission  # needs cryptography, as does whoever signs
+
+            self._admission = CommandAdmission(c.app)
 
     def on_message(self, body: Any, message: Any) -> None:
         """Run one command.  Whatever it contains, the mailbox goes on."""
+        if self._admission is not None and not self._admission.admits(message):
+            return
+        flaw = flaw_of(body)
+        if flaw is not None:
+            logger.error("Received a remote control command that is none, dropped: %s", flaw)
+            return
         self._adjust_clock(message)
         try:
             self.node.handle_message(body, message)
-        except KeyError as exc:
-            logger.error("No such control command: %s", exc)
         except (SystemExit, KeyboardInterrupt):
             raise
         except self.c.connection_errors + self.c.channel_errors:
             raise
         except Exception as exc:
-            logger.error("Control command error: %r", exc, exc_info=True)
+            logger.error("Remote control command could not be dealt with: %.500r", exc)
 
     def _adjust_clock(self, message: Any) -> None:
         clock = message.headers.get("clock")

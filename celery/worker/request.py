@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -21,6 +22,7 @@ from celery import platforms, signals
 from celery._state import current_app
 from celery.app import trace as tracing
 from celery.app.trace import child
+from celery.backends.base import DisabledBackend
 from celery.concurrency.base import bare_exception, exception_info
 from celery.exceptions import (
     Ignore,
@@ -62,6 +64,8 @@ class Request(Accepted):
     """
 
     acknowledged = False
+    #: It acknowledges early and runs: its delivery has no place in the credit any more, but is on record until it ends.
+    is_on_record = False
     time_start: float | None = None
     worker_pid: int | None = None
 
@@ -71,6 +75,14 @@ class Request(Accepted):
     _already_revoked = False
     _already_cancelled = False
     _apply_result: Any = None
+    #: For a message that was delivered before; see `celery.worker.consumer.suspects`.
+    on_over: Callable[[Request], Any] | None = None
+    before_start: Callable[[], Any] | None = None
+    losses_on_record = 0
+    is_lost = False
+    #: ``(request, cause)`` puts back what lost its process where the message itself cannot; set by the strategy.
+    _requeue_elsewhere: Callable[[Any, str], str | None] | None = None
+
     #: What a pool that takes no jobs is to call in their place.
     _trace: Callable[..., Any] | None = None
 
@@ -90,30 +102,28 @@ class Request(Accepted):
         """Return what the child needs, or ``None`` if the request was revoked while it waited for a slot."""
         if (self._expires is not None or self.id in revoked_tasks or revoked_stamps) and self.revoked():
             return None
+        if self.before_start is not None:
+            self.before_start()
         message = self._message
         raw = getattr(message, "raw_body", None) if self._body is None or self._body is message.body else None
         if raw is not None:
             body, body_encoding = raw, message.body_encoding or ""
         else:
             body, body_encoding = self.body, ""
-        if isinstance(body, memoryview):
-            body = bytes(body)
         eventer = self._eventer
-        return child.pack(
-            (
-                self._type,
-                self.id,
-                self._request_dict,
-                message.properties or {},
-                self.delivery_info,
-                body,
-                body_encoding,
-                message.content_type,
-                message.content_encoding,
-                self._decoded,
-                _wants_answer(self.__class__) or (eventer is not None and eventer.enabled and self.task.send_events),
-                self.task.acks_late,
-            )
+        return child.pack_frame(
+            self._type,
+            self.id,
+            self._request_dict,
+            message.properties or {},
+            self.delivery_info,
+            body,
+            body_encoding,
+            message.content_type,
+            message.content_encoding,
+            self._decoded,
+            _wants_answer(self.__class__) or (eventer is not None and eventer.enabled and self.task.send_events),
+            self.task.acks_late,
         )
 
     def on_started(self, pid: int, started_at: float) -> None:
@@ -234,7 +244,7 @@ class Request(Accepted):
         self.time_start = time.time() - (time.monotonic() - time_accepted)
         task_accepted(self)
         if not self.task.acks_late:
-            self.acknowledge()
+            self._begin()
         else:
             started = getattr(self._message, "started", None)  # a lease tells those that run from those that wait
             if started is not None:
@@ -246,6 +256,21 @@ class Request(Accepted):
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
 
+    def _begin(self) -> None:
+        """Acknowledge early, or have the broker remember that this began until it ends, if anybody wants to know."""
+        if not self.acknowledged and self._is_awaited:
+            begin = getattr(self._message, "begin", None)
+            self.is_on_record = begin is not None and begin()
+        if not self.is_on_record:
+            self.acknowledge()
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether somebody would wait in vain if this ended without a word."""
+        if not self.store_errors and self.group is None:
+            return False
+        return not isinstance(self.task.backend, DisabledBackend)
+
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """It ran longer than a limit of ``timeout`` seconds."""
         if soft:
@@ -254,7 +279,7 @@ class Request(Accepted):
         task_ready(self)
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", timeout, self.name, self.id)
         error = TimeLimitExceeded(timeout)
-        self._fail_here(exception_info(error))
+        self.fail(exception_info(error))
         if self.task.acks_late and not self.task.acks_on_timeout:
             self.reject(requeue=False)
         else:
@@ -277,8 +302,7 @@ class Request(Accepted):
 
     def on_retry(self, exc_info: ExceptionInfo) -> None:
         """The task asked to be tried again; the new message is on its way."""
-        if self.task.acks_late:
-            self.acknowledge()
+        self.acknowledge()
         retry: Any = bare_exception(exc_info)
         self.send_event("task-retried", exception=safe_repr(retry.exc), traceback=safe_str(exc_info.traceback))
 
@@ -305,7 +329,7 @@ class Request(Accepted):
             return None
         requeue = self._answer_failure(exc, is_lost)
         if not requeue and not return_ok:
-            self._fail_here(exc_info)
+            self.fail(exc_info)
             send_failed_event = False  # told there
         if send_failed_event and not requeue:
             self._send_failed(exc_info)
@@ -339,6 +363,8 @@ class Request(Accepted):
         A transport that can counts the losses, and sets the message aside at last.
         """
         requeue = getattr(self._message, "requeue_lost", None)
+        if requeue is None and self._requeue_elsewhere is not None:
+            requeue = partial(self._requeue_elsewhere, self)
         if requeue is None or self.acknowledged:
             self.reject(requeue=True)
             return True
@@ -371,13 +397,10 @@ class Request(Accepted):
         self.send_event("task-retried", exception=safe_repr(exc), traceback="")
         return True
 
-    def _fail_here(self, exc_info: ExceptionInfo) -> None:
+    def fail(self, exc_info: ExceptionInfo) -> None:
         """Store the failure and tell of it from this process: the one that ran the task cannot any more."""
         task, exc, context = self.task, bare_exception(exc_info), self._context
-        try:
-            task.backend.mark_as_failure(self.id, exc, request=context, store_result=self.store_errors)
-        except Exception as error:
-            logger.error("The failure of task %s could not be stored: %r", self.humaninfo(), error)
+        self._store(task.backend.mark_as_failure, self.id, exc, request=context, store_result=self.store_errors)
         try:
             task.on_failure(exc, self.id, context.args, context.kwargs, exc_info)
         except Exception as error:
@@ -392,6 +415,13 @@ class Request(Accepted):
             einfo=exc_info,
         )
         self._send_failed(exc_info)
+
+    def _store(self, mark: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Store a state from this process; a store that is away must not end the worker."""
+        try:
+            mark(*args, **kwargs)
+        except Exception as error:
+            logger.error("The state of task %s could not be stored: %r", self.humaninfo(), error)
 
     def _send_failed(self, exc_info: ExceptionInfo) -> None:
         if self._eventer is not None:
@@ -436,8 +466,8 @@ class Request(Accepted):
         """End it by a signal (default TERM): now, or as soon as it starts."""
         signum = platforms.signals.signum(signal or TERM_SIGNAME)
         if self.time_start:
-            pool.terminate_job(self.worker_pid, signum)
-            self._announce_revoked("terminated", True, signum, False)
+            if self._end_in(pool, signum):
+                self._announce_revoked("terminated", True, signum, False)
         else:
             self._terminate_on_ack = pool, signal
         if self._apply_result is not None:
@@ -449,23 +479,32 @@ class Request(Accepted):
         """End its process because the connection that it came by is lost; it will be delivered again."""
         signum = platforms.signals.signum(signal or TERM_SIGNAME)
         if self.time_start:
-            pool.terminate_job(self.worker_pid, signum)
-            self._announce_cancelled(emit_retry)
+            self._already_cancelled = True  # first: a pool of threads tells of the end before it returns
+            if self._end_in(pool, signum):
+                self._announce_cancelled(emit_retry)
+            else:
+                self._already_cancelled = False
         if self._apply_result is not None:
             result = self._apply_result()
             if result is not None:
                 result.terminate(signum)
+
+    def _end_in(self, pool: Any, signum: Any) -> bool:
+        """Have ``pool`` end it; false if it has just ended by itself.
+
+        A pool that takes jobs ends this one and no other; of other pools only the process is known.
+        """
+        target = self if getattr(pool, "submit", None) is not None else self.worker_pid
+        return pool.terminate_job(target, signum) is not False
 
     def _announce_cancelled(self, emit_retry: bool) -> None:
         task_ready(self)
         self.send_event("task-cancelled")
         reason = "cancelled by Celery"
         retry = Retry(message=reason)
-        self.task.backend.mark_as_retry(self.id, retry, request=self._context)
+        self._store(self.task.backend.mark_as_retry, self.id, retry, request=self._context)
         if emit_retry:
             self.task.on_retry(retry, self.id, self.args, self.kwargs, None)
-        self._already_cancelled = True
-        if emit_retry:
             signals.task_retry.send(sender=self.task, request=self._context, reason=retry, einfo=None)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
@@ -474,7 +513,8 @@ class Request(Accepted):
         self._already_revoked = True
         task_ready(self)
         self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
-        self.task.backend.mark_as_revoked(self.id, reason, request=self._context, store_result=self.store_errors)
+        backend = self.task.backend
+        self._store(backend.mark_as_revoked, self.id, reason, request=self._context, store_result=self.store_errors)
         self.acknowledge()
         signals.task_revoked.send(
             sender=self.task, request=self._context, terminated=terminated, signum=signum, expired=expired
@@ -490,7 +530,9 @@ class Request(Accepted):
 
     def reject(self, requeue: bool = False) -> None:
         """Tell the broker that the message is refused; ``requeue`` puts it back into its queue."""
-        if not self.acknowledged:
+        if self.is_on_record:  # it was as good as acknowledged when it began
+            self.acknowledge()
+        elif not self.acknowledged:
             self.acknowledged = True
             self._on_reject(logger, self._connection_errors, requeue)
             self.send_event("task-rejected", requeue=requeue)
@@ -510,7 +552,7 @@ class Request(Accepted):
             "type": self._type,
             "hostname": self.hostname,
             "time_start": self.time_start,
-            "acknowledged": self.acknowledged,
+            "acknowledged": self.acknowledged or self.is_on_record,
             "delivery_info": self.delivery_info,
             "worker_pid": self.worker_pid,
         }

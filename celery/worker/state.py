@@ -10,7 +10,7 @@ import platform
 import shelve
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -63,7 +63,9 @@ all_total_count = [0]
 
 revoked: LimitedSet = LimitedSet(maxlen=REVOKES_MAX, expires=REVOKE_EXPIRES)
 revoked_stamps: dict[str, Any] = {}
+#: Kept where `worker_deduplicate_successful_tasks` is on (``keeps_successful``): nobody else wants them.
 successful_requests: LimitedSet = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_EXPIRES)
+keeps_successful = False
 
 #: ``None`` to go on, else the exit code with which to stop warm or at once.
 should_stop: int | bool | None = None
@@ -92,6 +94,15 @@ def merge_revoked(task_ids: Iterable[str]) -> None:
     """Add the ids that another worker, or an earlier run, has revoked."""
     for task_id in task_ids:
         revoked.add(task_id)
+
+
+def merge_revoked_stamps(stamps: Mapping[str, Iterable[Any]]) -> None:
+    """Add values of stamps whose tasks are revoked."""
+    for header, values in stamps.items():
+        known = revoked_stamps.get(header) or []
+        if not isinstance(known, (list, tuple, set, frozenset)):
+            known = [known]
+        revoked_stamps[header] = list(dict.fromkeys([*known, *values]))
 
 
 def maybe_shutdown() -> None:
@@ -128,7 +139,7 @@ def task_accepted(request: Request, _all_total_count: list[int] | None = None) -
 
 def task_ready(request: Request, successful: bool = False) -> None:
     """Forget the request: it ended, or it was given back."""
-    if successful:
+    if successful and keeps_successful:
         successful_requests.add(request.id)
     # A redelivery of the same id may have taken the place meanwhile.
     if requests.get(request.id) is request:
@@ -137,6 +148,9 @@ def task_ready(request: Request, successful: bool = False) -> None:
     reserved_requests.discard(request)
     if scheduled_requests:
         scheduled_requests.discard(request)
+    on_over = getattr(request, "on_over", None)
+    if on_over is not None:
+        on_over(request)
 
 
 class Persistent:

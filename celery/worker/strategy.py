@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from kombu.asynchronous.timer import to_timestamp
@@ -15,6 +16,7 @@ from kombu.asynchronous.timer import to_timestamp
 from celery import signals
 from celery.app import trace as tracing
 from celery.exceptions import InvalidTaskError
+from celery.utils.failpoints import is_active
 from celery.utils.imports import symbol_by_name
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 __all__ = ("default",)
 
 logger = get_logger(__name__)
+
+#: A task that is due in more seconds than this waits at the broker, if that can be.
+LONGEST_WAIT_HERE = 2.0
+
+#: Whether a test of the tests has switched this protection off.
+_KEEPS_ALL = is_active("unprotect.park")
 
 #: ``(args, kwargs, embed)``, the headers of version 2, whether the body is decoded, and whether times are UTC.
 Proto2 = tuple[tuple[Any, Any, dict[str, Any]], dict[str, Any], bool, bool]
@@ -99,6 +107,18 @@ def _embed(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def seconds_until(message: Any, due: float) -> float:
+    """Return how far away ``due`` (seconds since 1970) is: by the broker's clock, if it tells."""
+    by_broker = getattr(message.channel, "seconds_until", None)
+    return due - time() if by_broker is None else by_broker(due)  # type: ignore[no-any-return]
+
+
+def park(message: Any, due: float) -> bool:
+    """Give ``message`` back to a broker that can keep it until ``due``; false if it cannot."""
+    to_broker = getattr(message, "park", None)
+    return to_broker is not None and not _KEEPS_ALL and to_broker(due)
+
+
 def default(
     task: Task,
     app: Celery,
@@ -123,7 +143,7 @@ def default(
     limit_task, limit_after_eta = consumer._limit_task, consumer._limit_post_eta
     call_at = consumer.timer.call_at
     apply_eta_task = consumer.apply_eta_task
-    handle = consumer.on_task_request
+    handle, handle_again = consumer.on_task_request, consumer.run_again
     revoked_tasks, revoked_stamps = consumer.controller.state.revoked, state.revoked_stamps
     uses_utc = app.uses_utc_timezone()
     name = task.name
@@ -131,6 +151,7 @@ def default(
     Req = create_request_cls(symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, eventer, app=app)
     Req._connection_errors = connection_errors
     Req._set_aside = staticmethod(consumer.on_unreadable_body)
+    Req._requeue_elsewhere = staticmethod(consumer.requeue_lost)
     received = signals.task_received
     is_logged = logger.isEnabledFor
 
@@ -148,33 +169,28 @@ def default(
             convert = hybrid_to_proto2 if "args" in body and "task" in message.headers else proto1_to_proto2
             parts, headers, decoded, utc = convert(message, body)
             request = Req(message, on_ack=ack, on_reject=reject, body=parts, headers=headers, decoded=decoded, utc=utc)
-        if is_logged(logging.INFO):
+        # What comes back from waiting at the broker was announced when it came for the first time.
+        is_new = request._eta is None or not getattr(message, "was_parked", False)
+        if is_new and is_logged(logging.INFO):
             log_received(request)
         if (request._expires is not None or request.id in revoked_tasks or revoked_stamps) and request.revoked():
             return
-        if received.receivers:
+        if is_new and received.receivers:
             received.send(sender=consumer, request=request)
-        if sends_events:
+        if is_new and sends_events:
             send_received(request)
 
         bucket = buckets[name] if limits_rates else None
-        if request._eta is not None:
-            when = due_at(request, to_timestamp)
-            if when is None:
-                return
-            consumer.qos.increment_eventually()
-            if bucket:
-                call_at(when, limit_after_eta, (request, bucket, 1), priority=6)
-            else:
-                call_at(when, apply_eta_task, (request,), priority=6)
-        elif bucket:
+        if request._eta is not None and delay(request, message, bucket, to_timestamp):
+            return
+        if bucket:
             limit_task(request, bucket, 1)
         else:
             task_reserved(request)
             if callbacks:
                 for callback in callbacks:
                     callback(request)
-            handle(request)
+            (handle_again if message.delivery_info.get("redelivered") else handle)(request)
 
     def log_received(request: Any) -> None:
         context = {
@@ -200,14 +216,31 @@ def default(
             expires=expires and expires.isoformat(),
         )
 
-    def due_at(request: Any, to_timestamp: Callable[..., float]) -> float | None:
-        """Return when to run the request, in seconds of the wall clock; a time that is none rejects the message."""
-        eta = request.eta
+    def delay(request: Any, message: Any, bucket: Any, to_timestamp: Callable[..., float]) -> bool:
+        """Have the request wait for its time, here or at the broker; false if that has come.
+
+        A time that is none rejects the message.
+        """
         try:
-            return to_timestamp(eta if request.utc else to_system_tz(eta))
+            eta = request.eta if request.utc else to_system_tz(request.eta)
+            when, due = to_timestamp(eta), eta.timestamp()
         except (OverflowError, ValueError, TypeError) as exc:
-            error("Cannot convert eta %r of task %s: %r", eta, request.humaninfo(), exc)
+            error("Cannot convert eta %r of task %s: %r", request.eta, request.humaninfo(), exc)
             request.reject(requeue=False)
-            return None
+            return True
+        seconds = seconds_until(message, due)
+        if seconds <= 0:
+            return False
+        if seconds > LONGEST_WAIT_HERE and park(message, due):
+            if consumer.admission is not None:
+                consumer.admission.give_back(message)
+            return True
+        consumer.qos.increment_eventually()
+        state.task_scheduled(request)
+        if bucket:
+            call_at(when, limit_after_eta, (request, bucket, 1), priority=6)
+        else:
+            call_at(when, apply_eta_task, (request,), priority=6)
+        return True
 
     return handler

@@ -23,10 +23,12 @@ from celery.utils.imports import reload_from_cwd
 from celery.utils.log import mlevel
 from celery.utils.log import worker_logger as logger
 from celery.utils.nodenames import default_nodename, worker_direct
+from celery.utils.stopping import stopping
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from celery.utils.text import str_to_list
 from celery.utils.threads import bound_open_broker_sockets, default_socket_timeout
 from celery.worker import loops, state
+from celery.worker.impatience import Impatience
 
 try:
     import resource
@@ -69,6 +71,10 @@ DEFAULTS = {
 }
 
 
+def _is_asked_to_stop() -> bool:
+    return any(flag is not None and flag is not False for flag in (state.should_stop, state.should_terminate))
+
+
 class WorkController:
     """A worker in this process.
 
@@ -83,6 +89,8 @@ class WorkController:
     consumer: Any = None
     #: Upstream: pools that counted their slots with it; ours count their own.
     semaphore: Any = None
+    #: A soft shutdown waits no longer.
+    _is_in_haste = False
     #: What `start` leaves for ``sys.exit``; ``None`` for a clean end.
     exitcode: int | None = None
     if TYPE_CHECKING:  # parts that steps put here, and options
@@ -111,6 +119,7 @@ class WorkController:
         self.app = app or self.app
         self.hostname = default_nodename(hostname)
         self.startup_time = datetime.now(timezone.utc)
+        self.impatience = Impatience(self._is_busy_itself)
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
         self.setup_defaults(**kwargs)
@@ -143,7 +152,8 @@ class WorkController:
     def on_stopped(self) -> None:
         """Called when the parts have stopped."""
         self.timer.stop()
-        self.consumer.shutdown()
+        with self.impatience.watching():
+            self.consumer.shutdown()
         if self.pidlock:
             self.pidlock.release()
 
@@ -231,6 +241,7 @@ class WorkController:
         self.pidfile = pidfile
         if disable_prefetch:
             self.app.conf.worker_disable_prefetch = True
+        state.keeps_successful = bool(self.app.conf.worker_deduplicate_successful_tasks)
         self.setup_queues(queues, exclude_queues)
         self.setup_includes(str_to_list(include))
         self.pool_cls = pools.get_implementation(self.pool_cls)
@@ -344,6 +355,8 @@ class WorkController:
 
     def start(self) -> None:
         """Work until stopped; what to tell the shell is then in `exitcode`."""
+        stopping.forget()
+        stopping.sign = _is_asked_to_stop  # a task may run in the thread that would say so
         try:
             if self.pidfile:
                 self.pidlock = create_pidlock(self.pidfile)
@@ -400,19 +413,30 @@ class WorkController:
     def _shutdown(self, warm: bool = True) -> None:
         if self.blueprint is None:
             return
+        stopping.begin()
+        hurry = getattr(self.pool, "hurry", None)
+        if hurry is not None:
+            hurry()
+        self.impatience.watch()
         with default_socket_timeout(SHUTDOWN_SOCKET_TIMEOUT):
-            if not warm:
-                self.wait_for_soft_shutdown()
             self._stop_taking()
             if warm:
                 self._finish_running()
                 warm = state.should_terminate is None  # else a signal came meanwhile that asks for a cold one
                 self._note_exitcode(state.should_terminate)
-            if not warm and self.consumer is not None:
-                self.consumer.give_up_requests()
+            if not warm:
+                self.wait_for_soft_shutdown()
+                if self.consumer is not None:
+                    self.consumer.give_up_requests()
             self._lose_patience()
+            self.impatience.rest()  # the consumer's step wakes it
             self.blueprint.stop(self, terminate=not warm)
             self.blueprint.join()
+
+    def _is_busy_itself(self) -> bool:
+        """Return whether a task runs in the thread that talks to the broker."""
+        traits = getattr(self.pool, "traits", None)
+        return bool(state.active_requests) and (traits is None or traits.blocks_loop)
 
     def _lose_patience(self) -> None:
         """Have the broker no longer hold up what is left to do."""
@@ -447,28 +471,53 @@ class WorkController:
             drop()
 
     def wait_for_soft_shutdown(self) -> None:
-        """Give running tasks ``worker_soft_shutdown_timeout`` seconds before a cold shutdown ends them."""
+        """Give running tasks ``worker_soft_shutdown_timeout`` seconds before a cold shutdown ends them.
+
+        What has not begun goes back at once.  `cut_soft_shutdown` ends the wait.
+        """
         conf = self.app.conf
         seconds = conf.worker_soft_shutdown_timeout
-        if not seconds or not (state.requests or conf.worker_enable_soft_shutdown_on_idle):
+        if not seconds or not (
+            len(state.requests) > len(state.scheduled_requests) or conf.worker_enable_soft_shutdown_on_idle
+        ):
             return
         logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
-        self._stop_taking()
-        until = None if conf.worker_enable_soft_shutdown_on_idle else lambda: not state.active_requests
+        waits_when_idle = conf.worker_enable_soft_shutdown_on_idle
+
+        knows_what_runs = bool(self.hub) and hasattr(self.pool, "in_flight")
+
+        def is_over() -> bool:
+            # A task may have begun a moment ago, and only its pool knows.
+            running = self.pool.in_flight if knows_what_runs else state.active_requests
+            return self._is_in_haste or not (waits_when_idle or running)
+
         if self.hub:
-            self._turn_until(until or (lambda: False), seconds)
+            if knows_what_runs:
+                self._drop_waiting()
+                self.pool.close()
+            self._turn_until(is_over, seconds)
         else:
             deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline and not (until and until()):
+            while time.monotonic() < deadline and not is_over():
+                self.impatience.progress()
                 time.sleep(0.1)
+
+    def cut_soft_shutdown(self) -> None:
+        """End the wait of a soft shutdown; safe to call in a signal handler."""
+        self._is_in_haste = True
 
     def _turn_until(self, done: Callable[[], bool], seconds: float | None = None) -> None:
         """Turn the hub until ``done`` or ``seconds`` have passed, with or without a connection."""
         deadline = None if seconds is None else time.monotonic() + seconds
+
+        def is_over() -> bool:
+            self.impatience.progress()
+            return done()
+
         while not done() and (deadline is None or time.monotonic() < deadline):
             step = 1.0 if deadline is None else max(0.0, min(1.0, deadline - time.monotonic()))
             try:
-                loops.turn(self.hub, step, until=done)
+                loops.turn(self.hub, step, until=is_over)
             except Exception as exc:
                 # Nothing can be acknowledged any more, but what runs may still end.
                 logger.warning("Connection to broker lost while stopping: %s", exc)

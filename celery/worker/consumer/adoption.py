@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from celery.utils.failpoints import is_active
@@ -24,6 +25,9 @@ REMEMBERED_SECONDS = 600.0
 
 #: Acknowledgements that may have been lost with a connection: those last sent, no more than were unconfirmed at once.
 RECENT_ACKNOWLEDGEMENTS = 1000
+
+#: Tasks that have ended of which redeliveries are looked for, at most: those of the last lost connections.
+MOST_ENDED = 3 * RECENT_ACKNOWLEDGEMENTS
 
 #: Whether a test of the tests has switched this protection off.
 _RUNS_AGAIN = is_active("unprotect.adoption")
@@ -61,6 +65,9 @@ class Adoption:
         """Take over the ``requests`` that go on without their delivery, and what was acknowledged last."""
         self._ended.update(filter(None, map(key_of, self._recent)))
         self._recent.clear()
+        # Most were not lost and never come again: the oldest go, else each lost connection would leave them behind.
+        for oldest in list(islice(self._ended, max(0, len(self._ended) - MOST_ENDED))):
+            del self._ended[oldest]
         for request in requests:
             key = None if request.acknowledged else key_of(request.message.headers or {})
             if key is not None:

@@ -16,14 +16,21 @@ from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.worker import loops, state
 from celery.worker.consumer.adoption import Adoption
+from celery.worker.consumer.bookkeeping import Bookkeeper
+from celery.worker.consumer.delays import Delays
 from celery.worker.consumer.limits import RateLimits
 from celery.worker.consumer.receiving import Receiver, dump_body
 from celery.worker.consumer.recovery import Recovery
+from celery.worker.consumer.revocations import Revocations
+from celery.worker.consumer.suspects import Suspects
 from celery.worker.consumer.watchdog import Watchdog
 
 __all__ = ("Consumer", "Evloop", "dump_body")
 
 logger = get_logger(__name__)
+
+#: Between two heartbeats of AMQP, where Celery's default is left as it is; what is dead is known after twice that.
+HEARTBEAT_SECONDS, UPSTREAM_HEARTBEAT_SECONDS = 5.0, 120
 
 STOPPING = {bootsteps.CLOSE, bootsteps.TERMINATE}
 
@@ -120,9 +127,16 @@ class Consumer:
         self.task_buckets = self._limits.buckets
         self._limit_task = self._limits.limit
         self.adoption = Adoption()
+        self.delays = Delays(self)
+        self.revocations = Revocations(self)
+        self.admission = None if app.signing is None else _admission(self)
         self._receiver = Receiver(self)
         self._recovery = Recovery(self)
+        self._suspects = Suspects(self)
+        #: Called in place of ``on_task_request`` with what was delivered before.
+        self.run_again = self._suspects.add
         self._watchdog = Watchdog(self)
+        self.bookkeeper = Bookkeeper(app)
         self.steps: list[Any] = []
         self.blueprint = self.Blueprint(steps=app.steps["consumer"], on_close=self.on_close)
         self.blueprint.apply(self, **{**(worker_options or {}), **kwargs})
@@ -149,11 +163,17 @@ class Consumer:
 
     def shutdown(self) -> None:
         self.blueprint.shutdown(self)
+        self._suspects.close()
+        self.bookkeeper.stop()
 
     def on_ready(self) -> None:
         """The loop is about to run."""
         self._recovery.on_ready()
         self._watchdog.start()
+        impatience = getattr(self.controller, "impatience", None)
+        if impatience is not None:
+            impatience.note_peers(self.connection)
+        self.bookkeeper.start()
         callback, self.init_callback = self.init_callback, None
         if callback:
             callback(self)
@@ -164,6 +184,8 @@ class Consumer:
             self.controller.semaphore.clear()
         self._watchdog.stop()
         self._drop_waiting()
+        if self.admission is not None:
+            self.admission.on_close()
 
     def _mark_timers(self) -> None:
         queue = getattr(self.timer, "_queue", None)
@@ -183,6 +205,7 @@ class Consumer:
             for request, _ in bucket.contents if bucket is not None else ():
                 state.task_ready(request)
         self._limits.clear()
+        self._suspects.clear()
         self.timer_entries_registered = False
 
     def loop_args(self) -> tuple[Any, ...]:
@@ -206,15 +229,27 @@ class Consumer:
 
     def connect(self) -> Any:
         """Return a connection to consume from, established; the hub listens to it."""
+        self.amqheartbeat = self._heartbeat()
         connection = self.connection_for_read(heartbeat=self.amqheartbeat)
         self._hear_of_dead_letters(connection.transport)
+        self.revocations.hear_of(connection.transport)
         if self.hub:
             connection.transport.register_with_event_loop(connection.connection, self.hub)
+            self.delays.hear_of(connection)
             renew_in_thread = getattr(connection.transport, "renew_in_thread", None)
             traits = getattr(self.pool, "traits", None)
             if renew_in_thread is not None and traits is not None and not traits.isolates_tasks:
                 renew_in_thread()  # a task may keep this thread, and with it the loop, for longer than a lease lasts
         return connection
+
+    def _heartbeat(self) -> float:
+        """Return the seconds between heartbeats: by default fewer than upstream's two minutes, so that a dead
+        connection is known soon; not where a task may keep this thread from sending any.
+        """
+        seconds: float = self.amqheartbeat
+        traits = getattr(self.pool, "traits", None)
+        is_free = traits is not None and traits.isolates_tasks
+        return HEARTBEAT_SECONDS if is_free and seconds == UPSTREAM_HEARTBEAT_SECONDS else seconds
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat))
@@ -299,6 +334,8 @@ class Consumer:
 
     def set_aside(self, message: Any, reason: str) -> None:
         """Take ``message`` from its queue and keep it, with the reason, where people can look at it."""
+        if self.admission is not None:
+            self.admission.give_back(message)
         dead_letter(message, reason)
 
     def _hear_of_dead_letters(self, transport: Any) -> None:
@@ -312,6 +349,8 @@ class Consumer:
             self._receiver.on_set_aside(message, reason)
 
         transport.on_set_aside = on_set_aside
+        if hasattr(transport, "on_left"):
+            transport.on_left = lambda queue, message, forget: self._receiver.on_left(message, forget)
 
     def on_unreadable_body(self, message: Any, reason: str) -> None:
         """The process that was to run the task could not read the body; the message may be acknowledged already."""
@@ -365,12 +404,22 @@ class Consumer:
         self.app.amqp.queues.deselect(queue)
         self.task_consumer.cancel_by_queue(queue)
 
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def run(self, request: Any) -> None:
+        """Hand on a request that is to run now."""
+        (self.run_again if (request.delivery_info or {}).get("redelivered") else self.on_task_request)(request)
+
+    def requeue_lost(self, request: Any, cause: str) -> str | None:
+        """Put back a message whose process was lost, where its transport cannot count that; see `Suspects`."""
+        return self._suspects.requeue_lost(request, cause)
+
     # -- times and limits ----------------------------------------------------------------------------------------
 
     def apply_eta_task(self, task: Any) -> None:
         """The request's time has come."""
         state.task_reserved(task)
-        self.on_task_request(task)
+        self.run(task)
         self.qos.decrement_eventually()
 
     def _limit_post_eta(self, request: Any, bucket: Any, tokens: float) -> None:
@@ -388,7 +437,7 @@ class Consumer:
 
     def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call ``p`` on the loop's thread, in its next turn."""
-        call = partial(p, *args, **kwargs)
+        call = partial(self._call_guarded, partial(p, *args, **kwargs))
         if self.hub:
             return self.hub.call_soon(call)
         self._pending.append(call)
@@ -403,13 +452,16 @@ class Consumer:
     def perform_pending_operations(self) -> None:
         """Do what other threads have asked for; where there is a hub, it does that itself."""
         while self._pending:
-            call = self._pending.popleft()
-            try:
-                call()
-            except (*self.connection_errors, *self.channel_errors):
-                raise
-            except Exception as exc:
-                logger.exception("Pending operation failed: %r", exc)
+            self._pending.popleft()()
+
+    def _call_guarded(self, call: Callable[[], Any]) -> None:
+        """Call what was put off: an error of it, but one of the broker, must not end the loop."""
+        try:
+            call()
+        except (*self.connection_errors, *self.channel_errors):
+            raise
+        except Exception as exc:
+            logger.exception("Pending operation failed: %r", exc)
 
     def on_send_event_buffered(self) -> None:
         """The dispatcher holds an event back: send the batch when this turn of the loop is over."""
@@ -424,6 +476,12 @@ class Consumer:
 
     def __repr__(self) -> str:
         return f"<Consumer: {self.hostname} ({self.blueprint.human_state()})>"
+
+
+def _admission(consumer: Consumer) -> Any:
+    from celery.worker.consumer.admission import Admission  # needs cryptography, as does whoever signs
+
+    return Admission(consumer)
 
 
 class Evloop(bootsteps.StartStopStep):

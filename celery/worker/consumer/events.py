@@ -44,7 +44,7 @@ class Events(bootsteps.StartStopStep):
         super().__init__(c, **kwargs)
 
     def start(self, c: Any) -> None:
-        previous = self._close(c)
+        previous = self._close(c, politely=False)
         dispatcher = c.event_dispatcher = c.app.events.Dispatcher(
             c.ensure_connected(_connection_for_events(c.app)),
             hostname=c.hostname,
@@ -101,14 +101,14 @@ class Events(bootsteps.StartStopStep):
     def shutdown(self, c: Any) -> None:
         self._close(c)
 
-    def _close(self, c: Any) -> Any:
-        """Close the present dispatcher and return it."""
+    def _close(self, c: Any, politely: bool = True) -> Any:
+        """Close the present dispatcher and return it; ``politely`` waits for the broker, which may be gone."""
         dispatcher = c.event_dispatcher
         if dispatcher is not None:
             connection = dispatcher.connection
-            for close in (dispatcher.close, connection.close if connection else None):
-                if close is not None:
-                    ignore_errors(connection or c.conninfo, close)
+            ignore_errors(connection or c.conninfo, dispatcher.close)
+            if connection is not None:
+                ignore_errors(connection, connection.close if politely else connection.collect)
             c.event_dispatcher = None
         return dispatcher
 

@@ -70,4 +70,4 @@ class RateLimits:
     def _release(self, request: Any) -> None:
         if not request.revoked():
             state.task_reserved(request)
-            self.consumer.on_task_request(request)
+            self.consumer.run(request)

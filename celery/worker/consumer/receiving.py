@@ -87,7 +87,8 @@ class Receiver:
         strategies = consumer.strategies
         callbacks = consumer.on_task_message
         adoption = consumer.adoption
-        ack, reject = consumer.acknowledge, consumer.reject
+        admission = consumer.admission
+        ack, reject = (admission or consumer).acknowledge, (admission or consumer).reject
         if consumer.answers_come_from_other_threads:
             ack, reject = partial(consumer.call_soon_ack, ack), partial(consumer.call_soon_ack, reject)
         fatal = (*consumer.connection_errors, *consumer.channel_errors, MemoryError)
@@ -117,7 +118,9 @@ class Receiver:
             except Exception as exc:
                 on_failure(message, None, exc)
 
-        return on_task_received
+        if admission is None:
+            return on_task_received
+        return lambda message: on_task_received(message) if admission.admits(message) else None
 
     def _sort_out(self, message: Any, fatal: Any, deal: Callable[..., None], *args: Any) -> None:
         """Let ``deal`` see to a strange message; if that fails, too, the message still goes, and the worker stays."""
@@ -178,6 +181,7 @@ class Receiver:
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         # First aside, then the words: whatever is wrong with the message, it must not come back.
         self.consumer.set_aside(message, str(exc))
+        self._tell_chord_of(message, exc)
         logger.error("Received invalid task message, set aside: %s\n%s", exc, self._describe(message, body))
         signals.task_rejected.send(sender=self.consumer, message=message, exc=exc)
 
@@ -190,6 +194,7 @@ class Receiver:
             self._describe(message, None),
         )
         self.consumer.set_aside(message, f"{type(exc).__name__}: {exc}")
+        self._tell_chord_of(message, exc)
 
     def on_unreadable_body(self, message: Any, reason: str) -> None:
         logger.error(
@@ -198,6 +203,12 @@ class Receiver:
         self.consumer.set_aside(message, reason)
         task_id = message.headers.get("id")
         self._store_failure(task_id, InvalidTaskError(reason), Context(message.headers))
+
+    def _tell_chord_of(self, message: Any, exc: Exception) -> None:
+        """A message that cannot be read was a member of a group: if that is a chord, it ends all the same."""
+        headers = message.headers if isinstance(message.headers, Mapping) else {}
+        if all(isinstance(headers.get(name), str) for name in ("id", "group")):
+            self._store_failure(headers["id"], exc, Context(headers))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         consumer = self.consumer
@@ -221,19 +232,38 @@ class Receiver:
             return
         headers = envelope["headers"]
         task_id, task = headers.get("id"), self.consumer.app.tasks.get(headers.get("task"))
-        if not isinstance(task_id, str) or task is None or task.ignore_result or headers.get("ignore_result"):
+        if isinstance(task_id, str) and task is not None:
+            self.consumer.bookkeeper.submit(self._store_loss, task, envelope, reason)
+
+    def on_left(self, envelope: Any, forget: Callable[[], None]) -> None:
+        """A worker is gone that had begun a task which acknowledges early: it is not run again, so it has failed."""
+        headers = envelope["headers"]
+        task = self.consumer.app.tasks.get(headers.get("task"))
+        if not isinstance(headers.get("id"), str) or task is None:
+            forget()
             return
-        try:
-            message = Message(envelope)
-            task.backend.mark_as_failure(task_id, WorkerLostError(reason), request=_context(message, None))
-        except Exception as error:
-            logger.error("The failure of task %s could not be stored: %r", task_id, error)
+        logger.error("Task %s[%s] was lost with the worker that ran it", headers["task"], headers["id"])
+        reason = "The worker was lost while it ran the task."
+        self.consumer.bookkeeper.submit(self._store_loss, task, envelope, reason, forget)
+
+    def _store_loss(self, task: Any, envelope: Any, reason: str, done: Callable[[], None] | None = None) -> None:
+        message, admission = Message(envelope), self.consumer.admission
+        # Errbacks and bodies that it names would be sent, and signed, by us.
+        if admission is None or admission.vouches_for(message):
+            request = _context(message, None)
+            is_wanted = not (task.ignore_result or request.ignore_result) or task.store_errors_even_if_ignored
+            task.backend.mark_as_lost(request.id, WorkerLostError(reason), request, store_result=is_wanted)
+        if done is not None:
+            done()
 
     def _store_failure(self, task_id: str, exc: Exception, request: Context) -> None:
-        try:
-            self.consumer.app.backend.mark_as_failure(task_id, exc, request=request)
-        except Exception as error:
-            logger.error("The failure of task %s could not be stored: %r", task_id, error)
+        self.consumer.bookkeeper.submit(self._fail, task_id, exc, request)
+
+    def _fail(self, task_id: str, exc: Exception, request: Context) -> None:
+        backend = self.consumer.app.backend
+        backend.mark_as_failure(task_id, exc, request=request)
+        if request.group and not request.chord:
+            backend.on_unreadable_part(request, exc)
 
     def _describe(self, message: Any, body: Any) -> str:
         return (

@@ -14,6 +14,7 @@ from kombu.common import ignore_errors
 
 from celery.app.brokers import is_login_refused, login_refused, unreachable
 from celery.exceptions import ImproperlyConfigured, OperationalError
+from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
 from celery.utils.text import pluralize
 from celery.worker import loops, state
@@ -42,6 +43,10 @@ CREDIT_INTERVAL = 0.5
 #: What the broker says when it closes a channel because a task takes its time with the acknowledgement, or because
 #: the acknowledgement came after that.
 LATE_ACKNOWLEDGEMENT = ("delivery acknowledgement", "unknown delivery tag")
+
+
+#: Whether a test of the tests has switched this protection off.
+_GIVES_UP = is_active("unprotect.reconnect")
 
 
 class Recovery:
@@ -152,6 +157,9 @@ class Recovery:
             consumer.on_connection_error_before_connected(exc)
         consumer.on_close()
         self._let_go()
+        if isinstance(exc, consumer.connection_errors) and consumer.connection is not None:
+            # First: the steps say goodbye when they stop, and would wait for an answer that never comes.
+            ignore_errors(consumer.connection, consumer.connection.collect)
         consumer.blueprint.restart(consumer)
         self._drop_connection()
         if consumer.hub:
@@ -161,7 +169,7 @@ class Recovery:
         consumer = self.consumer
         conf = consumer.app.conf
         if isinstance(exc, consumer.connection_errors):
-            if not conf.broker_connection_retry and consumer.connection is not None:
+            if _GIVES_UP or (not conf.broker_connection_retry and consumer.connection is not None):
                 raise exc
             return
         if conf.broker_channel_error_retry or any(text in str(exc) for text in LATE_ACKNOWLEDGEMENT):
@@ -190,6 +198,8 @@ class Recovery:
             has_begun = request.time_start is not None
             if not has_begun and withdraw is not None and withdraw(request):
                 state.task_ready(request)
+                if getattr(request.message, "has_started", False):  # only on record
+                    request.message.unstart()
             elif not getattr(request.message, "has_started", False):  # else the delivery outlives its connection
                 orphans.append(request)
         consumer.adoption.on_connection_lost(orphans)
@@ -241,7 +251,7 @@ class Recovery:
         self._uncounted = set()
         if not consumer.app.conf.worker_enable_prefetch_count_reduction:
             return
-        running = {request for request in state.active_requests if request.acknowledged}
+        running = {request for request in state.active_requests if request.acknowledged or request.is_on_record}
         if not running:
             return
         if consumer.qos_global is False and consumer.conninfo.transport.driver_type == "amqp":

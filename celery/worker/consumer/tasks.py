@@ -38,7 +38,7 @@ class Tasks(bootsteps.StartStopStep):
         def set_prefetch_count(prefetch_count: int) -> Any:
             return c.task_consumer.qos(prefetch_count=prefetch_count, apply_global=apply_global)
 
-        c.qos = QoS(set_prefetch_count, c.initial_prefetch_count)
+        c.qos = QoS(set_prefetch_count, c.initial_prefetch_count, max_prefetch=c.app.conf.worker_eta_task_limit)
         if c.app.conf.worker_disable_prefetch:
             self._take_only_when_free(c)
 
@@ -78,6 +78,6 @@ class Tasks(bootsteps.StartStopStep):
         within_credit = channel_qos.can_consume
 
         def can_consume() -> bool:
-            return len(state.requests) < c.pool.num_processes and within_credit()
+            return len(state.reserved_requests) < c.pool.num_processes and within_credit()
 
         channel_qos.can_consume = can_consume

@@ -7,7 +7,7 @@ from collections import UserDict
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ("Panel", "control_command", "controller_info_t", "inspect_command", "nok", "ok")
+__all__ = ("Panel", "check_texts", "control_command", "controller_info_t", "inspect_command", "nok", "ok")
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -41,6 +41,17 @@ def ok(value: Any) -> dict[str, Any]:
 def nok(value: Any) -> dict[str, Any]:
     """Return the reply that says why it did not."""
     return {"error": value}
+
+
+def check_texts(**arguments: Any) -> None:
+    """Complain of arguments that are no text.
+
+    Raises:
+        TypeError: of the first; the text names it.
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, str):
+            raise TypeError(f"`{name}` is no text but {value!r:.100}")
 
 
 class Panel(UserDict):  # type: ignore[type-arg]

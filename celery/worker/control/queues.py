@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.worker.control.panel import control_command, inspect_command, ok
+from celery.worker.control.panel import check_texts, control_command, inspect_command, ok
 
 __all__ = ("active_queues", "add_consumer", "cancel_consumer")
 
@@ -22,6 +22,7 @@ def add_consumer(
     **options: Any,
 ) -> dict[str, Any]:
     """Consume from one more queue."""
+    check_texts(queue=queue, exchange=exchange or "", exchange_type=exchange_type or "", routing_key=routing_key or "")
     state.consumer.call_soon(
         state.consumer.add_task_queue, queue, exchange, exchange_type or "direct", routing_key, **options
     )
@@ -31,6 +32,7 @@ def add_consumer(
 @control_command(args=[("queue", str)], signature="<queue>")
 def cancel_consumer(state: Any, queue: str, **_: Any) -> dict[str, Any]:
     """Consume from a queue no longer."""
+    check_texts(queue=queue)
     state.consumer.call_soon(state.consumer.cancel_task_queue, queue)
     return ok(f"no longer consuming from {queue}")
 

@@ -39,8 +39,12 @@ TASK_INFO = ("exchange", "routing_key", "rate_limit")
 
 @inspect_command(variadic="ids", signature="[id1 [id2 [... [idN]]]]")
 def query_task(state: Any, ids: Any, **kwargs: Any) -> dict[str, Any]:
-    """Tell stage and details of the tasks with these ids, as far as they are here."""
-    return {request.id: (_stage_of(request), request.info()) for request in _find(maybe_list(ids) or ())}
+    """Tell stage and details of the tasks with these ids, as far as they are here or wait at the broker."""
+    ids = list(maybe_list(ids) or ())
+    found = {request.id: (_stage_of(request), request.info()) for request in _find(ids)}
+    missing = [task_id for task_id in ids if task_id not in found]
+    parked = state.consumer.delays.parked(ids=missing) if missing else ()
+    return {**{waiting["request"]["id"]: ("scheduled", waiting["request"]) for waiting in parked}, **found}
 
 
 def _find(ids: Iterable[str]) -> Iterator[Any]:
@@ -73,8 +77,11 @@ def reserved(state: Any, **kwargs: Any) -> list[dict[str, Any]]:
 
 @inspect_command(alias="dump_schedule")
 def scheduled(state: Any, **kwargs: Any) -> list[dict[str, Any]]:
-    """List the tasks that wait here for their time."""
-    return list(_scheduled(state.consumer.timer))
+    """List the tasks that wait for their time: those in this worker, then the next ones at the broker.
+
+    Of each queue that is consumed here the first hundred are shown; any worker may run them.
+    """
+    return [*_scheduled(state.consumer.timer), *state.consumer.delays.parked()]
 
 
 def _scheduled(timer: Any) -> Iterator[dict[str, Any]]:
@@ -125,6 +132,7 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
     ids = set(maybe_list(task_id) or ())
     size = len(ids)
     worker_state.revoked.update(ids)
+    state.consumer.revocations.store(ids)
     _tell_those_who_wait(state, ids)
     if terminate:
         ended = _terminate(state, _find(ids), signal)
@@ -170,9 +178,8 @@ def revoke_by_stamped_headers(
 ) -> dict[str, Any]:
     """Have tasks not run that carry one of these stamps; with `terminate`, also end those that run."""
     stamps = _stamps(headers)
-    for header, values in stamps.items():
-        known = maybe_list(worker_state.revoked_stamps.get(header)) or []
-        worker_state.revoked_stamps[header] = list(dict.fromkeys([*known, *values]))
+    worker_state.merge_revoked_stamps(stamps)
+    state.consumer.revocations.store((), stamps)
     if not terminate:
         return ok(f"headers {headers} flagged as revoked, but not terminated")
     found = [request for request in list(worker_state.requests.values()) if _has_stamp(request, stamps)]

@@ -161,6 +161,11 @@ def recorded(command, case="default"):
     return next(reply["shape"] for reply in FACTS[command]["replies"] if reply["case"] == case)
 
 
+def recorded_request(shape):
+    """The shape of a request in an answer of ``query_task``, whether or not it has begun."""
+    return {**shape[1], "time_start": "number | null", "worker_pid": "integer | null"}
+
+
 #: command, recorded case, arguments; those that need tasks at work, or end the worker, have tests of their own.
 CASES = [
     ("active_queues", "default", {}),
@@ -171,6 +176,8 @@ CASES = [
     ("cancel_consumer", "cancel_consumer unknown", {"queue": "nope"}),
     ("autoscale", "worker without --autoscale", {"max": 4, "min": 1}),
     ("clock", "default", {}),
+    ("election", "default", {"id": "e1", "topic": "t1", "action": {}}),
+    ("heartbeat", "default", {}),
     ("conf", "default", {}),
     ("conf", "conf with_defaults", {"with_defaults": True}),
     ("enable_events", "default", {}),
@@ -200,6 +207,8 @@ CASES = [
     ("time_limit", "default", {"task_name": "add", "soft": 5, "hard": 10}),
     ("time_limit", "time_limit unknown task", {"task_name": "nope", "soft": 5, "hard": 10}),
 ]
+#: Commands with tests of their own below.
+ELSEWHERE = {"active", "objgraph", "query_task", "reserved", "scheduled", "shutdown"}
 
 
 @pytest.mark.parametrize(("command", "case", "arguments"), CASES, ids=lambda value: str(value)[:30])
@@ -213,12 +222,35 @@ def test_replies_have_the_recorded_shape(cluster, command, case, arguments):
     assert "c4n4ry" not in str(reply)
 
 
+def test_no_command_is_left_out():
+    assert {command for command, *_ in CASES} | ELSEWHERE == set(FACTS)
+
+
+def test_a_graph_of_objects_is_drawn_or_the_missing_package_named(cluster):
+    reply = cluster.ask("objgraph", num=1, max_depth=1, type="Request")
+    assert not list(differences(recorded("objgraph"), reply)) or "objgraph" in reply["error"]
+
+
+def test_tasks_with_a_stamp_are_revoked_and_terminated(cluster, tmp_path):
+    mark, stamp = tmp_path / "stamped", uuid.uuid4().hex  # a revoke is on record for workers to come
+    sleeper = cluster.app.signature("sleeper", (600, str(mark)))
+    sleeper.stamp(stampkey=stamp)
+    task_id = sleeper.apply_async().id
+    wait_until(mark.exists)
+    reply = cluster.ask("revoke_by_stamped_headers", headers={"stampkey": [stamp]}, terminate=True, signal="KILL")
+
+    assert not list(differences(recorded("revoke_by_stamped_headers"), reply))
+    wait_until(lambda: not cluster.ask("active"))
+    assert cluster.app.AsyncResult(task_id).state == "REVOKED"
+
+
 def test_tasks_at_work_waiting_and_due_later_are_shown(cluster, tmp_path):
     marks = [tmp_path / "0", tmp_path / "1"]
     running = [cluster.send("sleeper", 600, str(mark)) for mark in marks]
     wait_until(lambda: all(mark.exists() for mark in marks))
     waiting = cluster.send("sleeper", 600)
-    later = cluster.send("add", 1, countdown=500)
+    # what expires at the broker is held by the worker, and does not wait in queues of RabbitMQ
+    later = cluster.send("add", 1, countdown=500, expiration=3600)
     inspect = cluster.control.inspect(timeout=10, limit=1)
     wait_until(lambda: cluster.ask("reserved") and cluster.ask("scheduled"))
     try:
@@ -231,6 +263,9 @@ def test_tasks_at_work_waiting_and_due_later_are_shown(cluster, tmp_path):
             assert not list(differences(shape, reply))
             assert {shown.get("id") or shown["request"]["id"] for shown in reply} == set(ids)
         (found,) = inspect.query_task(running[0], waiting, "no-such-id").values()
+        shown = {task_id: [state, {**info, "args": {}}] for task_id, (state, info) in found.items()}
+        (shape,) = recorded("query_task").values()
+        assert not list(differences({"<task id>": ["string", {**recorded_request(shape), "args": "object"}]}, shown))
         assert {task_id: state for task_id, (state, _) in found.items()} == {running[0]: "active", waiting: "reserved"}
     finally:
         for task_id in (*running, waiting, later):
@@ -288,10 +323,9 @@ def test_commands_of_the_user_are_commands_of_the_program(cluster):
     assert json.loads(celery("status", "-j", "-d", "w1@here")) == {"w1@here": {"ok": "pong"}}
     assert "doubled [N=1]" in celery("inspect", "--list")
     shown = celery("inspect", "ping")
-    assert shown.splitlines()[:2] == ["->  w1@here: OK", "        pong"] or "w1@here: OK" in shown
+    assert shown.splitlines()[:2] == ["->  w1@here: OK", "        pong"]
     assert "1 node online." in shown
-    for command in ("report", "conf", "stats", "registered", "active", "active_queues"):
-        assert "c4n4ry" not in celery("inspect", command)
+    assert "c4n4ry" not in celery("inspect", "conf")
 
 
 def test_nobody_is_none_and_somebody_is_by_name(cluster):
@@ -322,14 +356,15 @@ def test_what_has_no_answer_is_done_all_the_same(cluster):
 
 def test_two_workers_answer_each_and_only_the_one_that_is_meant_stops(cluster):
     cluster.start("w2@here", "--autoscale", "3,1")
+    shape = recorded("pool_grow", "worker with --autoscale, or pool without this ability")
     try:
         replies = cluster.control.ping(timeout=5, limit=2)
         assert flatten_reply(replies) == {"w1@here": {"ok": "pong"}, "w2@here": {"ok": "pong"}}
         with pytest.warns(DuplicateNodenameWarning, match="w1@here"):
             flatten_reply([*replies, {"w1@here": {}}])
         assert set(cluster.ask("autoscale", "w2@here", max=4, min=1)) == {"ok"}
-        assert set(cluster.ask("pool_grow", "w2@here", n=1)) == {"error"}
-        assert set(cluster.ask("pool_shrink", "w2@here", n=1)) == {"error"}
+        for command in ("pool_grow", "pool_shrink"):
+            assert not list(differences(shape, cluster.ask(command, "w2@here", n=1)))
         shape = json.loads((HERE.parents[1] / "facts" / "control.json").read_text())["stats_autoscaler"]["shape"]
         assert not list(differences(shape, cluster.ask("stats", "w2@here")["autoscaler"]))
     finally:

@@ -136,10 +136,22 @@ class Worker:
 
 
 @pytest.fixture
-def redis_scene(tmp_path):
-    scene = Scene(tmp_path, f"{REDIS}/13", f"{REDIS}/14")
-    yield scene
-    scene.close()
+def new_scene(tmp_path):
+    """``new_scene(broker, backend)``; it is cleared away at the end."""
+    scenes = []
+
+    def new_scene(broker, backend):
+        scenes.append(Scene(tmp_path, broker, backend))
+        return scenes[-1]
+
+    yield new_scene
+    for scene in scenes:
+        scene.close()
+
+
+@pytest.fixture
+def redis_scene(new_scene):
+    return new_scene(f"{REDIS}/13", f"{REDIS}/14")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +18,8 @@ from celery.worker import state
 
 app = Celery("workerapp", broker=os.environ["WORKERAPP_BROKER"], backend=os.environ.get("WORKERAPP_BACKEND"))
 app.conf.update(json.loads(os.environ.get("WORKERAPP_CONF", "{}")))
+if app.conf.security_key:
+    app.setup_security()
 
 NOTES = os.environ.get("WORKERAPP_NOTES", os.devnull)
 
@@ -47,6 +50,26 @@ def late(tag, seconds=0):
     time.sleep(seconds)
     note("end", tag)
     return tag
+
+
+@app.task(name="stamp")
+def stamp():
+    note("at", time.monotonic())
+
+
+@app.task(name="again", bind=True)
+def again(self, tag, countdown):
+    """Retry once."""
+    note("try", tag)
+    if not self.request.retries:
+        raise self.retry(countdown=countdown)
+    return self.request.retries
+
+
+@app.task(name="where", bind=True)
+def where(self):
+    """Return the routing key; a quorum queue's delayed message has binary digits in front of it."""
+    return re.sub(r"^([01]\.){28}", "", self.request.delivery_info["routing_key"])
 
 
 def main(options):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from celery.worker.consumer.adoption import REMEMBERED_SECONDS, Adoption, key_of
+from celery.worker.consumer.adoption import MOST_ENDED, REMEMBERED_SECONDS, Adoption, key_of
 
 logger = logging.getLogger(__name__)
 
@@ -188,3 +188,14 @@ def test_after_a_while_nothing_is_adopted(adoption, clock):
 def test_version_1_hides_its_identity():
     assert key_of({}) is None
     assert key_of({"id": 5}) is None
+
+
+def test_many_lost_connections_leave_a_bounded_memory_of_the_latest(adoption):
+    for number in range(2 * MOST_ENDED):
+        adoption.note_acknowledged(Message(f"id-{number}").headers)
+        if number % 500 == 499:
+            adoption.on_connection_lost([])
+
+    assert len(adoption._ended) == MOST_ENDED
+    assert adoption.take(Message(f"id-{2 * MOST_ENDED - 1}"), acknowledge)
+    assert not adoption.take(Message("id-0"), acknowledge)

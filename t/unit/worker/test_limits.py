@@ -27,7 +27,7 @@ class House:
         self.timer = Timer()
         self.ran = []
         self.app = SimpleNamespace(tasks={"t": SimpleNamespace(rate_limit="10/s")})
-        self.on_task_request = lambda request: self.ran.append(request.id)
+        self.run = lambda request: self.ran.append(request.id)
         self.limits = RateLimits(self)
         self.limits.reset()
 

@@ -148,7 +148,6 @@ def test_a_late_acknowledgement_comes_with_the_end(make):
     request.on_finished(b"")
     assert request.said == ["ack"]
     assert request not in state.active_requests
-    assert "id-1" in state.successful_requests
 
 
 def test_an_answer_tells_value_and_runtime(make):
@@ -283,6 +282,27 @@ def test_terminate_ends_the_process_that_runs_it(make):
     assert types(request).count("task-revoked") == 1
 
 
+def test_terminate_aims_at_the_request_where_the_pool_takes_jobs(make):
+    """Its process may run another task by now."""
+    aimed = []
+
+    class Pool:
+        def submit(self, job): ...
+
+        def terminate_job(self, job, signal):
+            aimed.append(job)
+            return len(aimed) == 2
+
+    over, running = make(), make()
+    for request in (over, running):
+        request.on_started(42, time.monotonic())
+        request.terminate(Pool())
+
+    assert aimed == [over, running]
+    assert "task-revoked" not in types(over)
+    assert types(running)[-1] == "task-revoked"
+
+
 def test_terminate_waits_for_the_start(make):
     killed = []
 
@@ -327,3 +347,50 @@ def test_it_is_acknowledged_once(make):
     request.acknowledge()
     request.reject(requeue=True)
     assert request.said == ["ack"]
+
+
+# -- what began, and acknowledges early
+
+
+class Recorded(Message):
+    """A message of a broker that can remember what began."""
+
+    begins = 0
+
+    def begin(self):
+        self.begins += 1
+        return True
+
+
+@pytest.fixture
+def begun(app, make):
+    """A request that has begun, on record."""
+
+    def begin(**headers):
+        request = make(**headers)
+        request._message = Recorded()
+        request.on_accepted(1, time.monotonic())
+        return request
+
+    return begin
+
+
+def test_an_early_task_stays_on_record_while_it_runs(begun):
+    request = begun()
+    assert request.said == []
+    assert request.info()["acknowledged"] is True
+
+    request.on_finished(b"")
+    assert request.said == ["ack"]
+
+
+def test_a_task_on_record_cannot_be_put_back(begun):
+    request = begun()
+    request.reject(requeue=True)
+
+    assert request.said == ["ack"]
+
+
+def test_nobody_waits_for_a_task_that_ignores_its_result(begun):
+    assert begun(ignore_result=True).said == ["ack"]
+    assert begun(ignore_result=True, group="g").said == []  # but its chord does

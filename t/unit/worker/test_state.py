@@ -35,7 +35,16 @@ def test_a_request_goes_from_stage_to_stage():
     assert not state.requests
     assert request not in state.active_requests
     assert request not in state.reserved_requests
-    assert "a" in state.successful_requests
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_ids_of_successes_are_kept_where_somebody_wants_them(monkeypatch, app, make, is_on):
+    app.conf.worker_deduplicate_successful_tasks = is_on
+    monkeypatch.setattr(state, "keeps_successful", not is_on)
+    make()
+    state.task_ready(Held("a"), successful=True)
+    state.task_ready(Held("b"))
+    assert list(state.successful_requests) == (["a"] if is_on else [])
 
 
 def test_the_end_of_an_old_delivery_leaves_the_new_one_alone():

@@ -1,0 +1,104 @@
+"""Limits that operators set and change while a worker runs: how many a second, how many at once, how many in advance."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+
+import pytest
+from redis import Redis
+
+
+def gaps(scene, count):
+    """Return the times between the starts of the first ``count`` tasks."""
+    stamps = sorted(float(tag) for tag in scene.noted("at"))
+    return [after - before for before, after in pairwise(stamps)][: count - 1]
+
+
+def control(scene):
+    return scene.app.control
+
+
+def held(scene):
+    """How many messages of the scene's queue workers hold."""
+    return sum(scene.queue.encode() in record for record in Redis.from_url(scene.broker).hvals("unacked"))
+
+
+@pytest.mark.redis
+def test_a_rate_limit_is_kept_changed_and_lifted_while_tasks_wait(redis_scene, wait_until):
+    scene = redis_scene
+    scene.start()
+    reply = control(scene).rate_limit("stamp", "5/s", reply=True, timeout=1)
+    assert [answer["ok"] for node in reply for answer in node.values()] == ["new rate limit set successfully"]
+    for _ in range(4):
+        scene.send("stamp")
+    wait_until(lambda: len(scene.noted("at")) == 4)
+
+    assert min(gaps(scene, 4)) > 0.15  # a token each 0.2 s; the note is written a moment after the start
+    control(scene).rate_limit("stamp", "1/h", reply=True, timeout=1)
+    for _ in range(4):
+        scene.send("stamp")
+    time.sleep(0.5)
+    assert len(scene.noted("at")) <= 5
+    control(scene).rate_limit("stamp", "0", reply=True, timeout=1)
+    wait_until(lambda: len(scene.noted("at")) == 8)
+
+
+@pytest.mark.redis
+def test_without_prefetching_no_more_is_taken_than_can_run(redis_scene, wait_until):
+    scene = redis_scene
+    scene.conf["worker_disable_prefetch"] = True
+    scene.start()
+    for number in range(10):
+        scene.send("late", number, 1.0)
+    scene.wait_for_notes("start", [0, 1])
+
+    assert held(scene) == 2
+    assert scene.waiting() == 8
+
+
+@pytest.mark.redis
+def test_the_prefetch_count_follows_the_pool(redis_scene, wait_until):
+    scene = redis_scene
+    worker = scene.start(concurrency=1)
+    for number in range(30):
+        scene.send("late", number, 1.0)
+    wait_until(lambda: held(scene) == 4, tell=worker.log)
+    control(scene).pool_grow(2, reply=True, timeout=1)
+    wait_until(lambda: held(scene) == 12, tell=worker.log)
+    control(scene).pool_shrink(2, reply=True, timeout=1)
+    wait_until(lambda: held(scene) == 4, 30, tell=worker.log)
+
+
+@pytest.mark.redis
+def test_autoscaling_grows_with_the_load_and_shrinks_after_it(redis_scene, wait_until):
+    scene = redis_scene
+    worker = scene.start(concurrency=None, autoscale=(4, 1))
+
+    def processes():
+        stats = control(scene).inspect(timeout=3).stats() or {}
+        return max((len(node["pool"]["processes"]) for node in stats.values()), default=0)
+
+    assert wait_until(processes, tell=worker.log) == 1
+    for number in range(16):
+        scene.send("late", number, 0.7)
+    wait_until(lambda: processes() == 4, tell=worker.log)
+    scene.wait_for_notes("end", range(16), 60)
+    assert scene.noted("start") == {str(number): 1 for number in range(16)}
+
+
+@pytest.mark.redis
+def test_a_success_that_is_delivered_again_is_not_run_again(redis_scene):
+    scene = redis_scene
+    scene.conf["worker_deduplicate_successful_tasks"] = True
+    first = scene.send("late", "x")
+    client = Redis.from_url(scene.broker)
+    message = json.loads(client.lindex(scene.queue, 0))
+    message["properties"]["delivery_info"]["redelivered"] = True
+    scene.start(concurrency=1)
+    first.get(timeout=20)
+    client.lpush(scene.queue, json.dumps(message))
+    scene.send("late", "last").get(timeout=20)
+
+    assert scene.noted("start") == {"x": 1, "last": 1}

@@ -1,0 +1,156 @@
+"""Which of the messages that were delivered before run at what time."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery.transports.message import is_lost_too_often
+from celery.worker.consumer import suspects
+
+
+class Hub:
+    def __init__(self) -> None:
+        self.calls: list = []
+        self.later: list = []
+
+    def call_soon(self, function, *args):
+        self.calls.append((function, args))
+
+    def call_later(self, seconds, function, *args):
+        self.later.append((seconds, function, args))
+
+    def turn(self) -> None:
+        while self.calls:
+            function, args = self.calls.pop(0)
+            function(*args)
+
+
+class Message:
+    def __init__(self, losses: int) -> None:
+        self.redelivery_count = losses
+        self.recorded = 0
+
+    def record_start(self) -> None:
+        self.recorded += 1
+
+
+class Request:
+    on_over = before_start = None
+
+    def __init__(self, id: str, losses: int) -> None:
+        self.id = id
+        self.message = Message(losses)
+
+    def end(self) -> None:
+        self.on_over(self)
+
+
+class House:
+    """What the suspects need of a consumer; it notes what is run."""
+
+    class conninfo:
+        class transport:
+            driver_type = "redis"
+
+    def __init__(self, app) -> None:
+        self.app = app
+        self.hub = Hub()
+        self.ran: list[str] = []
+        self.pool = type("Pool", (), {"submit": None})()
+
+    def on_task_request(self, request) -> None:
+        self.ran.append(request.id)
+
+
+@pytest.fixture
+def house(app):
+    house = House(app)
+    house.suspects = suspects.Suspects(house)
+    return house
+
+
+def send(house, *requests):
+    for request in requests:
+        house.suspects.add(request)
+    house.hub.turn()
+
+
+def test_what_was_delivered_before_but_not_lost_in_its_run_runs_with_others(house):
+    send(house, *[Request(id, 0) for id in "abc"])
+    assert house.ran == ["a", "b", "c"]
+
+
+def test_what_was_lost_in_its_run_runs_beside_none_of_them(house):
+    unknown, first, second, last = Request("unknown", 0), Request("first", 1), Request("second", 2), Request("last", 0)
+    send(house, unknown, first, second, last)
+    assert house.ran == ["unknown"]
+    for request, ran in ((unknown, "first"), (first, "second"), (second, "last")):
+        request.end()
+        house.hub.turn()
+        assert house.ran[-1] == ran
+    last.end()
+    house.hub.turn()
+    assert house.ran == ["unknown", "first", "second", "last"]
+
+
+def test_nobody_waits_for_longer_than_a_minute(house):
+    send(house, Request("long", 1), Request("waits", 1))
+    assert house.ran == ["long"]
+    ((seconds, leave, args),) = house.hub.later
+    leave(*args)
+
+    assert seconds == suspects.LONGEST_QUARANTINE == 60
+    assert house.ran == ["long", "waits"]
+
+
+def test_the_start_is_put_on_record_once_and_when_it_is_about_to_happen(house):
+    request = Request("a", 0)
+    send(house, request)
+    assert request.message.recorded == 0
+    request.before_start()
+
+    assert request.message.recorded == 1
+    assert request.before_start is None
+
+
+def test_messages_of_transports_that_count_nothing_run_at_once(house):
+    request = Request("a", 0)
+    del request.message.redelivery_count
+    house.suspects.add(request)
+    assert house.ran == ["a"]
+
+
+def test_what_waits_is_the_brokers_again_when_the_connection_is_lost(house):
+    ready = []
+    requests = [Request("runs", 1), Request("waits", 1)]
+    send(house, *requests)
+    house.suspects.add(Request("unseen", 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suspects.state, "task_ready", lambda request: ready.append(request.id))
+        house.suspects.clear()
+    requests[0].end()
+    house.hub.turn()
+
+    assert ready == ["unseen", "waits"]
+    assert house.ran == ["runs"]
+
+
+@pytest.mark.parametrize(
+    ("started", "losses", "is_too_often"),
+    [
+        (3, 3, True),
+        (2, 3, True),  # the first came before anybody could note the start
+        (2, 4, False),  # innocent at least once
+        (2, 2, False),
+        (0, 3, False),
+        (0, 29, False),
+        (0, 30, True),
+    ],
+)
+def test_when_a_message_has_been_lost_too_often(started, losses, is_too_often):
+    assert is_lost_too_often(started, losses, most=3) is is_too_often
+
+
+def test_a_message_that_may_be_lost_once_is_not_set_aside_for_waiting():
+    assert not is_lost_too_often(0, 1, most=1)
+    assert is_lost_too_often(1, 1, most=1)
