@@ -206,6 +206,10 @@ class Backend(Codec, Outcomes, Chords):
         """Whether it may help to try again after ``exc``; each store knows its own errors."""
         return False
 
+    def is_passing_trouble(self, exc: BaseException) -> bool:
+        """Whether the store might take later what it did not take now."""
+        return isinstance(exc, Exception) and self.exception_safe_to_retry(exc)
+
     def on_backend_retryable_error(self, exc: Exception) -> None:
         """Called before each new try."""
 
@@ -221,6 +225,10 @@ class Backend(Codec, Outcomes, Chords):
         Raises:
             BackendStoreError: something was refused.
         """
+
+    def try_flush(self) -> None:
+        """Do as `flush`, but do not wait for a store that is away: what it has not taken stays for the next time."""
+        self.flush()
 
     def get_state(self, task_id: str) -> str:
         return self.get_task_meta(task_id)["status"]

@@ -8,11 +8,11 @@ twice now and then, so a count alone proves nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from celery import states
-from celery.backends.errbacks import StandIn
+from celery.backends.errbacks import StandIn, last_task, members_of
 from celery.exceptions import ChordError
 from celery.result import GroupResult, allow_join_result
 from celery.utils.log import get_logger
@@ -43,6 +43,13 @@ class Chords:
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Count a member that has ended; only stores that count do."""
 
+    def on_unreadable_part(self, request: Any, error: BaseException) -> None:
+        """A member's message cannot be read, so nobody knows its body; only stores that keep that need to know."""
+
+    def sweep_chords(self) -> int:
+        """End the chords whose members do not report any more; return how many.  Workers call it now and then."""
+        return 0
+
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Prepare for the header whose members are about to be sent."""
         self.ensure_chords_allowed()
@@ -72,9 +79,9 @@ class Chords:
 
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
         """Fail the body ``callback`` of a chord, and call its errbacks."""
-        last = _last_task(callback)
+        last = last_task(callback)
         if last.get("subtask_type") == "group":
-            for member in _members(last):
+            for member in members_of(last):
                 self._fail_body(member, exc, inherited=_errbacks(callback))
             return None
         return self._fail_body(callback, exc)
@@ -82,7 +89,7 @@ class Chords:
     def _fail_body(self, body: Any, exc: BaseException | None, inherited: Iterable[Any] = ()) -> Any:
         exc = exc if exc is not None else sys.exc_info()[1]
         body = self.app.signature(body)
-        request = StandIn.of_signature(_last_task(body))
+        request = StandIn.of_signature(last_task(body))
         task = self.app.tasks.get(request.task)
         backend: Any = (getattr(task, "backend", None) if task is not None else None) or self
         request.errbacks = _once([*_errbacks(body), *inherited])
@@ -93,32 +100,10 @@ class Chords:
                 logger.exception("Cannot call the errbacks of %r", body)
                 exc = error
         failed = backend.fail_from_current_stack(request.id, exc=exc)
+        backend.fail_steps_after(request, exc, failed.traceback)
         if request.chord:  # the body is itself a member of a header: that one ends, too
             backend.on_chord_part_return(request, states.FAILURE, exc)
         return failed
-
-
-def _members(body: Any) -> Iterator[Any]:
-    for task in (body.get("kwargs") or {}).get("tasks") or ():
-        if task.get("subtask_type") == "group":
-            yield from _members(task)
-        else:
-            yield task
-
-
-def _last_task(body: Any) -> Any:
-    """Return the task whose result is that of ``body``, with what ``body`` is a member of."""
-    kind, kwargs = body.get("subtask_type"), body.get("kwargs") or {}
-    if kind == "chain" and kwargs.get("tasks"):
-        inner = kwargs["tasks"][-1]
-    elif kind == "chord" and kwargs.get("body"):
-        inner = kwargs["body"]
-    else:
-        return body
-    membership = ("chord", "group_id", "group_index")
-    outer = {key: value for key, value in (body.get("options") or {}).items() if key in membership}
-    last = _last_task(inner)
-    return {**last, "options": {**outer, **(last.get("options") or {})}}
 
 
 def _errbacks(body: Any) -> list[Any]:

@@ -29,13 +29,28 @@ from celery.utils.serialization import (
     get_pickled_exception,
 )
 
-__all__ = ("Codec",)
+__all__ = ("Codec", "ResultTooLarge")
 
 #: How large a record may become when it is decompressed: as large as Redis takes one.
 MOST_RECORD_BYTES = 512 * 1024 * 1024
 
+#: How large a stored record may be where ``result_backend_transport_options["max_result_bytes"]`` says nothing.
+MOST_RESULT_BYTES = 128 * 1024 * 1024
+
 #: Serializers that can carry an exception as it is.
 _CARRY_EXCEPTIONS = frozenset({"pickle"})
+
+
+class ResultTooLarge(EncodeError, ValueError):
+    """A record is over ``result_backend_transport_options["max_result_bytes"]``; it was not stored."""
+
+    @classmethod
+    def of(cls, size: int, limit: int) -> ResultTooLarge:
+        """Return the error for a record of ``size`` bytes."""
+        return cls(
+            f"The result takes {size:,} bytes; at most {limit:,} are allowed "
+            '(result_backend_transport_options["max_result_bytes"]). Store the data elsewhere and return a reference.'
+        )
 
 
 class Codec:
@@ -58,6 +73,8 @@ class Codec:
             accept = conf.accept_content if conf.result_accept_content is None else conf.result_accept_content
         self.accept = prepare_accept_content(accept)
         self.compression = self.prepare_compression(conf.result_compression)
+        options = conf.result_backend_transport_options or {}
+        self.max_result_bytes = int(options.get("max_result_bytes", MOST_RESULT_BYTES))
 
     def prepare_compression(self, compression: str | None) -> str | None:
         """Return the name of the compression to use, None for none.
@@ -119,13 +136,20 @@ class Codec:
     # -- records
 
     def encode(self, data: Any) -> Any:
-        """Return ``data`` as text or bytes, compressed if so configured."""
+        """Return ``data`` as text or bytes, compressed if so configured.
+
+        Raises:
+            ResultTooLarge: it is over ``max_result_bytes``.
+            kombu.exceptions.EncodeError: the serializer cannot carry it.
+        """
         _, encoding, payload = self._encode(data)
-        if self.compression is None:
-            return payload
-        if isinstance(payload, str):
-            payload = payload.encode(encoding if encoding != "binary" else "utf-8")
-        return wrap_compressed(*compress(payload, self.compression))
+        if self.compression is not None:
+            if isinstance(payload, str):
+                payload = payload.encode(encoding if encoding != "binary" else "utf-8")
+            payload = wrap_compressed(*compress(payload, self.compression))
+        if len(payload) > self.max_result_bytes:
+            raise ResultTooLarge.of(len(payload), self.max_result_bytes)
+        return payload
 
     def _encode(self, data: Any) -> tuple[str, str, Any]:
         try:

@@ -6,15 +6,19 @@ that gets the id of the failed one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from inspect import signature as inspect_signature
 from typing import Any
 from uuid import uuid4
 
 from celery.utils.log import get_logger
 
-__all__ = ("StandIn", "call_errbacks")
+__all__ = ("StandIn", "call_errbacks", "last_task", "members_of")
 
 logger = get_logger(__name__)
+
+#: Options that say what a signature is a part of.
+_BELONGING = ("chord", "group_id", "group_index", "chain")
 
 
 class StandIn:
@@ -54,6 +58,29 @@ class StandIn:
 
     def __repr__(self) -> str:
         return f"<request of {self.task}[{self.id}]>"
+
+
+def last_task(workflow: Any) -> Any:
+    """Return the task, or the group, whose result is that of ``workflow``, with what ``workflow`` is a part of."""
+    kind, kwargs = workflow.get("subtask_type"), workflow.get("kwargs") or {}
+    if kind == "chain" and kwargs.get("tasks"):
+        inner = kwargs["tasks"][-1]
+    elif kind == "chord" and kwargs.get("body"):
+        inner = kwargs["body"]
+    else:
+        return workflow
+    outer = {key: value for key, value in (workflow.get("options") or {}).items() if key in _BELONGING}
+    last = last_task(inner)
+    return {**last, "options": {**outer, **(last.get("options") or {})}}
+
+
+def members_of(group: Any) -> Iterator[Any]:
+    """Yield the members of ``group``, those of groups within it in their place."""
+    for task in (group.get("kwargs") or {}).get("tasks") or ():
+        if task.get("subtask_type") == "group":
+            yield from members_of(task)
+        else:
+            yield task
 
 
 def call_errbacks(app: Any, request: Any, exc: BaseException, traceback: Any) -> None:

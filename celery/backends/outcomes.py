@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
 
 from celery import states
-from celery.backends.errbacks import StandIn, call_errbacks
+from celery.backends.codec import ResultTooLarge
+from celery.backends.errbacks import StandIn, call_errbacks, last_task, members_of
 from celery.exceptions import TaskRevokedError
 
 __all__ = ("Outcomes",)
@@ -24,6 +26,7 @@ class Outcomes:
     app: Any
     if TYPE_CHECKING:  # what the store beside it gives
         get_state: Callable[[str], str]
+        get_task_meta: Callable[..., dict[str, Any]]
 
     #: Whether ``on_chord_part_return`` keeps the values of the members itself.
     chord_parts_hold_values: bool = False
@@ -57,19 +60,51 @@ class Outcomes:
     ) -> None:
         """The task has raised ``exc``, so the rest of its chain will not run either."""
         if store_result or self._chord_reads(request):
-            self.store_result(task_id, exc, state, traceback=traceback, request=request)
+            exc = self._store_exception(task_id, exc, state, traceback, request)
         if not request:
             return
         if request.chord:
             self.on_chord_part_return(request, state, exc)
+        self.fail_steps_after(request, exc, traceback, store_result, state)
+        if call_errbacks and request.errbacks:
+            self.send_held()  # an errback that runs elsewhere looks at the state
+            self._call_task_errbacks(request, exc, traceback)
+
+    def fail_steps_after(
+        self,
+        request: Any,
+        exc: BaseException,
+        traceback: Any = None,
+        store_result: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Store ``state`` and ``exc`` for the steps behind ``request`` in its chain, which will not run."""
         for step in _steps_that_will_not_run(request):
             if (store_result or self._chord_reads(step)) and state in states.PROPAGATE_STATES and step.id:
                 self.store_result(step.id, exc, state, traceback=traceback, request=step)
             if step.chord:
                 self.on_chord_part_return(step, state, exc)
-        if call_errbacks and request.errbacks:
-            self.send_held()  # an errback that runs elsewhere looks at the state
-            self._call_task_errbacks(request, exc, traceback)
+
+    def mark_as_lost(self, task_id: str, exc: BaseException, request: Any, store_result: bool = True) -> None:
+        """What ran the task is gone, and it will not be run again: it has failed, unless its end is on record."""
+        meta = self.get_task_meta(task_id, cache=False)
+        state = meta["status"]
+        if state == states.SUCCESS:
+            if request.chord:  # it may not have come to that
+                self.on_chord_part_return(request, state, meta["result"])
+        elif state in states.PROPAGATE_STATES:
+            self.mark_as_failure(
+                task_id, meta["result"], meta.get("traceback"), request, store_result, call_errbacks=False, state=state
+            )
+        elif state != states.RETRY:  # then the next run is on its way
+            self.mark_as_failure(task_id, exc, None, request, store_result)
+
+    def mark_as_ignored(self, request: Any) -> None:
+        """The task wants no state of its own; one that it has written itself is told to the chord it belongs to."""
+        if request.chord and request.id:
+            meta = self.get_task_meta(request.id, cache=False)
+            if meta["status"] in states.READY_STATES:
+                self.on_chord_part_return(request, meta["status"], meta["result"])
 
     def mark_as_revoked(
         self,
@@ -79,12 +114,15 @@ class Outcomes:
         store_result: bool = True,
         state: str = states.REVOKED,
     ) -> None:
-        """The task will not run, or was killed; a chord it belongs to counts it as failed."""
+        """The task will not run, or was killed, nor will the rest of its chain; a chord counts it as failed."""
         error = TaskRevokedError(reason)
         if store_result:
             self.store_result(task_id, error, state, traceback=None, request=request)
-        if request and request.chord:
+        if not request:
+            return
+        if request.chord:
             self.on_chord_part_return(request, state, error)
+        self.fail_steps_after(request, error, None, store_result, state)
 
     def mark_as_revoked_ahead(self, task_id: str) -> None:
         """A task was revoked that is not known to run: who waits for it is told now, not when its message is met.
@@ -93,6 +131,17 @@ class Outcomes:
         """
         if self.get_state(task_id) not in _BEGUN:
             self.mark_as_revoked(task_id, "revoked")
+
+    def remember_revoked(self, ids: Iterable[str], stamps: Mapping[str, Iterable[Any]]) -> bool:
+        """Put revoked tasks, by id or ``{header: stamps}``, on record for workers that start later.
+
+        Returns whether this store keeps such a record.
+        """
+        return False
+
+    def recall_revoked(self) -> tuple[list[str], dict[str, list[Any]]]:
+        """Return what is on record: ids and ``{header: stamps}``."""
+        return [], {}
 
     def mark_as_retry(
         self,
@@ -105,8 +154,27 @@ class Outcomes:
     ) -> Any:
         """The task has raised ``exc`` and will run again."""
         if store_result:
-            return self.store_result(task_id, exc, state, traceback=traceback, request=request)
+            return self._store_exception(task_id, exc, state, traceback, request)
         return None
+
+    def _store_exception(
+        self, task_id: str, exc: BaseException, state: str, traceback: Any, request: Any
+    ) -> BaseException:
+        """Store ``exc``; if that is too large, the error that says so.  Returns which it was."""
+        try:
+            self.store_result(task_id, exc, state, traceback=traceback, request=request)
+            return exc
+        except ResultTooLarge:
+            # With `result_extended` it may be the arguments that take so much.
+            request = copy(request)
+            if request is not None:
+                request.args = request.kwargs = None
+        try:
+            self.store_result(task_id, exc, state, traceback=traceback, request=request)
+            return exc
+        except ResultTooLarge as error:
+            self.store_result(task_id, error, state, traceback=None, request=request)
+            return error
 
     def fail_from_current_stack(self, task_id: str, exc: BaseException | None = None) -> ExceptionInfo:
         """Store that the task failed with the exception that is being handled, or with ``exc``."""
@@ -143,6 +211,10 @@ def _with_traceback(error: BaseException) -> ExceptionInfo:
 
 
 def _steps_that_will_not_run(request: Any) -> Iterator[StandIn]:
-    """Yield the steps behind this one in its chain, in the order in which they are kept."""
-    for signature in request.chain or ():
-        yield StandIn.of_signature(signature)
+    """Yield the tasks that stand for the steps behind this one in its chain, in the order in which they are kept."""
+    for step in request.chain or ():
+        last = last_task(step)
+        if last.get("subtask_type") == "group":
+            yield from (StandIn.of_signature(last_task(member)) for member in members_of(last))
+        else:
+            yield StandIn.of_signature(last)

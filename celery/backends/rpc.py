@@ -318,6 +318,10 @@ class RPCBackend(Backend, AsyncBackendMixin):
     def mark_as_revoked_ahead(self, task_id: str) -> None:
         """Without its message nobody knows where an answer would go."""
 
+    def mark_as_lost(self, task_id: str, exc: BaseException, request: Any, store_result: bool = True) -> None:
+        """What was sent before cannot be read again, so this may be the second end that is told."""
+        self.mark_as_failure(task_id, exc, None, request, store_result)
+
     def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> dict[str, Any]:
         """Return the last record that came for a task.
 

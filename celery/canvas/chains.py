@@ -13,9 +13,13 @@ from celery.canvas.groups import group, maybe_unroll_group
 from celery.canvas.options import merged, stamped
 from celery.canvas.signatures import Signature, as_signature, cycles_told, maybe_signature
 from celery.result import allow_join_result
+from celery.states import IGNORED, REJECTED
 from celery.utils.text import remove_repeating_from_task
 
 __all__ = ("_chain", "chain")
+
+#: States of a step that ended without a value, and without an error that could be raised: nothing follows.
+_LEADING_NOWHERE = frozenset((IGNORED, REJECTED))
 
 
 @Signature.register_type(name="chain")
@@ -104,6 +108,9 @@ class _chain(Signature):
         """Send the first step, with the others on board; returns the result of the last, None if there is no step.
 
         ``args`` and ``options`` are for the first step, ``link`` for the last, ``link_error`` for all.
+
+        Raises:
+            NotImplementedError: a step is a chord, and the result store cannot do chords.
         """
         app = self.app
         if app.conf.task_always_eager:
@@ -136,6 +143,8 @@ class _chain(Signature):
         )  # fmt: skip
         if not results:
             return None
+        if any(isinstance(step, _chord) for step in steps):
+            app.backend.ensure_chords_allowed()  # now: when its turn comes, nobody is there to be told
         if link:
             steps[0].extend_list_option("link", link)
         if root_id:
@@ -156,7 +165,7 @@ class _chain(Signature):
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run the steps here, each with the result of the one before; returns the result of the last.
 
-        What a step before the last raises is raised.
+        What a step before the last raises is raised; after one that is ignored or rejected, none runs.
         """
         app = self.app
         args, kwargs = self._given(args, kwargs)
@@ -166,6 +175,8 @@ class _chain(Signature):
         steps = self._plan(self["kwargs"]["tasks"], app, clone=True)
         last: Any = None
         for index, step in enumerate(steps):
+            if getattr(last, "state", None) in _LEADING_NOWHERE:  # a group has no state
+                return last
             is_last = index == len(steps) - 1
             if is_last and link:
                 step.extend_list_option("link", link)
@@ -228,9 +239,8 @@ class _chain(Signature):
         steps: list[Any] = []
         with cycles_told(self):
             for step in self._flat_steps(tasks, app, clone):
-                last = steps[-1] if steps else None
-                if isinstance(last, group):
-                    steps[-1] = _chord(last, body=step, app=app)
+                if steps and _gives_many(steps[-1]):
+                    steps[-1] = _collected(steps[-1], step, app)
                 else:
                     steps.append(step)
         if len(steps) > 1 and isinstance(steps[-1], group) and not steps[-1].tasks:
@@ -293,13 +303,17 @@ class _chain(Signature):
         headers = stamped(headers, extra)
         self.stamp_links(visitor, append_stamps, **headers)
         steps = self.tasks = [as_signature(step, self._app, "A step of the chain") for step in self.tasks]
-        for step in steps:
-            step.stamp(visitor, append_stamps, **headers)
+        with cycles_told(self):
+            for step in steps:
+                step.stamp(visitor, append_stamps, **headers)
         if visitor is not None:
             visitor.on_chain_end(self, **headers)
 
     def __repr__(self) -> str:
-        steps = [repr(maybe_signature(step)) for step in self["kwargs"]["tasks"]]
+        try:
+            steps = [repr(maybe_signature(step)) for step in self["kwargs"]["tasks"]]
+        except RecursionError:  # a text must not fail: it may be for an error message
+            return f"<{type(self).__name__} that contains itself>"
         if not steps:
             return f"<{type(self).__name__}@{id(self):#x}: empty>"
         first = str(self["kwargs"]["tasks"][0].get("task"))
@@ -319,6 +333,29 @@ class chain(_chain):
             if _is_many(tasks[0]):
                 return Signature._join_all(tasks[0])
         return super().__new__(cls, *tasks, **kwargs)
+
+
+def _gives_many(sig: Any) -> bool:
+    """Whether the result of ``sig`` is that of a group, so that what follows must wait for all of it."""
+    while not isinstance(sig, group):
+        if isinstance(sig, _chord):
+            sig = sig.body
+        elif isinstance(sig, _chain) and sig["kwargs"]["tasks"]:
+            sig = sig["kwargs"]["tasks"][-1]
+        else:
+            return False
+    return True
+
+
+def _collected(sig: Any, then: Any, app: Any) -> Any:
+    """Return ``sig``, which gives many, with its last group made a chord that has ``then`` for its body."""
+    if isinstance(sig, group):
+        return _chord(sig, body=then, app=app)
+    if isinstance(sig, _chord):
+        return sig.with_body(_collected(sig.body, then, app))
+    *before, last = sig.tasks
+    sig.tasks = [*before, _collected(last, then, app)]
+    return sig
 
 
 def _is_plain_chain(sig: Any) -> bool:

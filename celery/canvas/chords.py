@@ -305,7 +305,7 @@ class _chord(Signature):
         return errback
 
     def _body_for(self, callback: Any, how: str) -> Any:
-        self._refuse_itself(callback, how)
+        self._check_link(callback, how)
         if self.body is None:
             raise TypeError(f"{self!r}: give it a body first, for {how} is about the result of the body")
         body = self.body = as_signature(self.body, self._app, "The body of the chord")
@@ -325,7 +325,8 @@ class _chord(Signature):
         if self.body is not None:
             headers = stamped(headers, visitor.on_chord_body(self, **headers))
             body = self.body = as_signature(self.body, self._app, "The body of the chord")
-            body.stamp(visitor, append_stamps, **headers)
+            with cycles_told(self):
+                body.stamp(visitor, append_stamps, **headers)
 
     def __length_hint__(self) -> int:
         """Return how many tasks tell the body that they ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from kombu.utils.functional import fxrange, is_list, maybe_list
@@ -14,6 +14,9 @@ from celery.canvas.options import merged, stamped
 from celery.canvas.signatures import Signature, as_signature, check_members, cycles_told, maybe_signature
 from celery.result import allow_join_result
 from celery.utils.text import remove_repeating_from_task
+
+if TYPE_CHECKING:
+    from celery.result import GroupResult
 
 __all__ = ("batch_of", "group", "maybe_unroll_group")
 
@@ -101,7 +104,11 @@ class group(Signature):
 
     # -- calling
 
-    def __call__(self, *partial_args: Any, **options: Any) -> Any:
+    if TYPE_CHECKING:  # as Signature does it
+
+        def delay(self, *partial_args: Any, **partial_kwargs: Any) -> GroupResult: ...  # type: ignore[override]
+
+    def __call__(self, *partial_args: Any, **options: Any) -> GroupResult:  # type: ignore[override]
         """Send the members, with these arguments before their own."""
         return self.apply_async(partial_args, **options)
 
@@ -114,7 +121,7 @@ class group(Signature):
         link: Any = None,
         link_error: Any = None,
         **options: Any,
-    ) -> Any:
+    ) -> GroupResult:
         """Send the members, together as far as the broker can; returns a ``GroupResult``.
 
         ``options`` go to every member, before its own.
@@ -148,6 +155,7 @@ class group(Signature):
         group_id = options.pop("task_id", None) or str(uuid4())
         options.pop("group_id", None)
         options.pop("group_index", None)
+        options.pop("add_to_parent", None)  # the body of a chord that is a member has it among its own
         chord = options.pop("chord", None)
         members = self._ready(app, args, kwargs)
         results = [
@@ -218,7 +226,9 @@ class group(Signature):
                 if getattr(sent, "ignored", False):
                     result.ignored = True  # who waits for all need not wait for this one
 
-    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    def apply(  # type: ignore[override]  # many results
+        self, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> GroupResult:
         """Run the members here, one after the other; returns a ``GroupResult`` of ``EagerResult``."""
         app = self.app
         if not self.tasks:
@@ -298,8 +308,9 @@ class group(Signature):
         headers = stamped(headers, extra)
         self.stamp_links(visitor, append_stamps, **headers)
         self.tasks = [as_signature(task, self._app, "A member of the group") for task in self.tasks]
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **headers)
+        with cycles_told(self):
+            for task in self.tasks:
+                task.stamp(visitor, append_stamps, **headers)
         if visitor is not None:
             visitor.on_group_end(self, **headers)
 

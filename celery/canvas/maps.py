@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from celery._state import current_app
 from celery.canvas.groups import group
 from celery.canvas.options import merged
-from celery.canvas.signatures import Signature, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, maybe_signature
 from celery.utils.functional import chunks as _chunks
 
 __all__ = ("_basemap", "chunks", "xmap", "xstarmap")
@@ -21,7 +21,11 @@ def _kept(it: Any) -> Any:
 
 def _call_of(task: Any) -> Any:
     """Return the signature of what is mapped: of a task, one without arguments."""
-    return task.s() if hasattr(task, "apply_async") and not isinstance(task, dict) else task
+    if isinstance(task, str):
+        return Signature(task)
+    if hasattr(task, "apply_async") and not isinstance(task, dict):
+        return task.s()
+    return as_signature(task, None, "What is mapped")
 
 
 class _basemap(Signature):

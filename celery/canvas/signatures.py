@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from uuid import uuid4
 
 from kombu.utils.functional import maybe_list, reprcall
@@ -14,6 +14,9 @@ from celery.canvas.options import copied, merged, stamped, write_stamps
 from celery.canvas.stamping import stamp_links
 from celery.utils import abstract
 from celery.utils.objects import getitem_property
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult, EagerResult
 
 __all__ = (
     "Signature",
@@ -28,6 +31,12 @@ __all__ = (
 )
 
 
+#: What the task returns; what another signature's task returns; a signature of any kind.
+R = TypeVar("R")
+Other = TypeVar("Other")
+Sig = TypeVar("Sig", bound="Signature[Any]")
+
+
 def task_name_from(task: Any) -> Any:
     """Return the name of a task that is given as itself or by name."""
     return getattr(task, "name", task)
@@ -37,7 +46,7 @@ def task_name_from(task: Any) -> Any:
 _EMPTY = {"task": None, "args": (), "subtask_type": None, "immutable": False}
 
 
-class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
+class Signature(dict[str, Any], Generic[R]):
     """A call that nobody has made yet: ``task``, ``args``, ``kwargs``, ``options``.
 
     It is a plain mapping, so it can be sent in a message and read by any worker; the attributes are views on it.
@@ -45,7 +54,7 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
     """
 
     #: Kinds of signatures by ``subtask_type``, which is how a mapping says what it stands for.
-    TYPES: ClassVar[dict[str, type[Signature]]] = {}
+    TYPES: ClassVar[dict[str, type[Signature[Any]]]] = {}
 
     #: What ``a | b`` and ``chain(*tasks)`` are; set by ``joining``, which knows the classes above this one.
     _join: ClassVar[Callable[[Any, Any], Any]]
@@ -80,11 +89,16 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
         return register
 
     @classmethod
-    def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Signature:
+    def from_dict(cls, d: Mapping[str, Any], app: Any = None) -> Signature[Any]:
         """Return the signature that a mapping stands for, of the class registered for its type."""
         kind = d.get("subtask_type")
         if kind:
-            target = cls.TYPES[kind]
+            target = cls.TYPES.get(kind)
+            if target is None:
+                known = ", ".join(sorted(cls.TYPES))
+                raise KeyError(
+                    f"{kind!r} is no kind of canvas; known are {known}, and what Signature.register_type adds"
+                )
             if target is not cls:
                 return target.from_dict(d, app=app)
         return Signature(d, app=app)
@@ -121,26 +135,30 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
 
     # -- calling
 
-    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
         """Call the task here and now, as a plain function."""
         args, kwargs, _ = self._merge(partial_args, partial_kwargs, None)
-        return self.type(*args, **kwargs)
+        return self.type(*args, **kwargs)  # type: ignore[no-any-return]
 
-    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+    def delay(self, *partial_args: Any, **partial_kwargs: Any) -> AsyncResult[R]:
         """Send the task, with these arguments before its own."""
         return self.apply_async(partial_args, partial_kwargs)
 
-    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Run the task here; returns an ``EagerResult``."""
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> EagerResult[R]:
+        """Run the task here."""
         args, kwargs, options = self._merge(args, kwargs, options)
-        return self.type.apply(args, kwargs, **options)
+        if options.get("link") or options.get("link_error"):
+            raise_circle(self)
+        return self.type.apply(args, kwargs, **options)  # type: ignore[no-any-return]
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any) -> Any:
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, route_name: str | None = None, **options: Any
+    ) -> AsyncResult[R]:
         """Send the task; ``options`` are those of ``Task.apply_async``, and go before its own."""
         args, kwargs, options = self._merge(args, kwargs, options)
         if route_name is not None:
             options["route_name"] = route_name
-        return self._apply_async(args, kwargs, **options)
+        return self._apply_async(args, kwargs, **options)  # type: ignore[no-any-return]
 
     @property
     def _apply_async(self) -> Callable[..., Any]:
@@ -148,16 +166,18 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
             return self.type.apply_async  # type: ignore[no-any-return]
         except KeyError:  # a task that only workers know
             name, send_task = self["task"], self.app.send_task
+            if not name:
+                raise TypeError(f"{dict(self)!r:.200} names no task, so there is nothing to send") from None
             return lambda args, kwargs, **options: send_task(name, args, kwargs, **options)
 
-    def election(self) -> Any:
+    def election(self) -> AsyncResult[R]:
         """Have exactly one of the workers that listen run the task; returns its result."""
         kind, app = self.type, self.app
         task_id = self.options.get("task_id") or str(uuid4())
         with app.producer_or_acquire(None) as producer:
             chosen = self.clone(task_id=task_id, **kind._get_exec_options())
             app.control.election(task_id, "task", chosen, connection=producer.connection)
-            return kind.AsyncResult(task_id)
+            return kind.AsyncResult(task_id)  # type: ignore[no-any-return]
 
     # -- copies
 
@@ -175,8 +195,15 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
             options,
         )
 
-    def clone(self, args: Any = None, kwargs: Any = None, **opts: Any) -> Any:
+    def clone(self: Sig, args: Any = None, kwargs: Any = None, **opts: Any) -> Sig:
         """Return a copy, with arguments and options added if any are given."""
+        try:
+            return self._cloned(args, kwargs, opts)  # type: ignore[no-any-return]
+        except RecursionError:
+            raise_circle(self)
+            raise
+
+    def _cloned(self, args: Any, kwargs: Any, opts: dict[str, Any]) -> Any:
         if args or kwargs or opts:
             args, kwargs, options = self._merge(args or (), kwargs or {}, opts)
         else:
@@ -192,7 +219,7 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
         )
         return self._as_clone(new)
 
-    def _as_clone(self, new: Signature) -> Any:
+    def _as_clone(self, new: Signature[Any]) -> Any:
         if new["subtask_type"]:
             new = self.from_dict(new, app=self._app)
         new._app = self._app
@@ -201,7 +228,7 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
 
     partial = clone
 
-    def replace(self, args: Any = None, kwargs: Any = None, options: Any = None) -> Any:
+    def replace(self: Sig, args: Any = None, kwargs: Any = None, options: Any = None) -> Sig:
         """Return a copy with arguments or options exchanged for the given ones."""
         new = self.clone()
         if args is not None:
@@ -225,7 +252,7 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
 
     # -- changes in place
 
-    def set(self, immutable: bool | None = None, **options: Any) -> Any:
+    def set(self: Sig, immutable: bool | None = None, **options: Any) -> Sig:
         """Set options, and return itself."""
         if immutable is not None:
             self.set_immutable(immutable)
@@ -255,21 +282,23 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
 
     def link(self, callback: Any) -> Any:
         """Have ``callback`` called with the result if the task succeeds; returns it."""
-        self._refuse_itself(callback, "link")
+        self._check_link(callback, "link")
         return self.append_to_list_option("link", callback)
 
     def link_error(self, errback: Any) -> Any:
         """Have ``errback`` called if the task fails; returns it."""
-        self._refuse_itself(errback, "link_error")
+        self._check_link(errback, "link_error")
         return self.append_to_list_option("link_error", errback)
 
-    def _refuse_itself(self, callback: Any, how: str) -> None:
+    def _check_link(self, callback: Any, how: str) -> None:
         if callback is self:
             raise ValueError(
                 f"{self!r} cannot {how} itself: it would go on for ever. Link a copy: sig.{how}(sig.clone())"
             )
+        if not isinstance(callback, str):  # a task by name
+            as_signature(callback, None, f"What {how} got for {self['task']}")
 
-    def on_error(self, errback: Any) -> Any:
+    def on_error(self: Sig, errback: Any) -> Sig:
         """Do ``link_error`` and return itself."""
         self.link_error(errback)
         return self
@@ -284,7 +313,7 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
         root_id: str | None = None,
         parent_id: str | None = None,
         group_index: int | None = None,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """Give the task its id, and return the result it will have.
 
         An id that was given before stays.  ``group_id`` and ``group_index`` say of which group it is a member,
@@ -306,9 +335,18 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
             options["chord"] = chord
         if group_index is not None:
             options["group_index"] = group_index
-        return self.AsyncResult(task_id)
+        result = self.AsyncResult(task_id)
+        if self._ignores_result():
+            result.ignored = True  # there is nothing to wait for
+        return result  # type: ignore[no-any-return]
 
     _freeze = freeze
+
+    def _ignores_result(self) -> bool:
+        own = self["options"].get("ignore_result")
+        if own is None and self._type is not None:
+            own = getattr(self._type, "ignore_result", None)
+        return bool(own)
 
     @property
     def AsyncResult(self) -> Any:
@@ -341,7 +379,8 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
 
         A stamp that is there already is overwritten; with ``append_stamps`` the values are kept together in a list.
         """
-        self.stamp_links(visitor, append_stamps, **headers)
+        with cycles_told(self):
+            self.stamp_links(visitor, append_stamps, **headers)
         extra = visitor.on_signature(self, **headers) if visitor is not None else None
         write_stamps(self["options"], stamped(headers, extra), append_stamps)
 
@@ -363,18 +402,18 @@ class Signature(dict):  # type: ignore[type-arg]  # it is JSON as it stands
 
     # -- joining
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Signature[Other]) -> Signature[Other]:  # type: ignore[override]  # no union of mappings
         """Return the workflow in which ``other`` follows, with the result of this; see ``joining``."""
-        return Signature._join(self, other)
+        return Signature._join(self, other)  # type: ignore[no-any-return]
 
     def __ror__(self, other: Any) -> Any:
         return Signature._join(other, self)
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[override, misc]
         # a plain mapping would take the other's items in
         return Signature._join(self, other)
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> R:
         """Send it and wait for the value."""
         return self.apply_async().get()
 
@@ -424,6 +463,8 @@ def as_signature(item: Any, app: Any, place: str, clone: bool = False) -> Any:
     Raises:
         TypeError: it is none; ``place`` tells where it was found.
     """
+    if isinstance(item, dict) and not item.get("task"):
+        raise TypeError(f"{place} is no signature, but a mapping without a task: {dict(item)!r:.100}")
     sig = maybe_signature(item, app=app, clone=clone)
     if isinstance(sig, abstract.CallableSignature):
         return sig
@@ -435,8 +476,8 @@ def as_signature(item: Any, app: Any, place: str, clone: bool = False) -> Any:
 def check_members(items: Iterable[Any], where: str) -> None:
     """Raise TypeError for the first of ``items`` that is no signature, nor a mapping that stands for one."""
     for index, item in enumerate(items):
-        if not isinstance(item, dict) or "task" not in item:
-            as_signature(item if not isinstance(item, dict) else None, None, f"Item {index} of the {where}")
+        if not isinstance(item, dict) or not item.get("task"):
+            as_signature(item, None, f"Item {index} of the {where}")
 
 
 @contextmanager
@@ -445,10 +486,15 @@ def cycles_told(sig: Any) -> Iterator[None]:
     try:
         yield
     except RecursionError:
-        names = _cycle_in(sig)
-        if names:
-            raise ValueError(f"The {sig['subtask_type']} contains itself: {' → '.join(names)}") from None
+        raise_circle(sig)
         raise
+
+
+def raise_circle(sig: Any) -> None:
+    """Raise ValueError that names the way, if a way leads from ``sig`` to a part that contains itself."""
+    names = _cycle_in(sig)
+    if names:
+        raise ValueError(f"The {sig['subtask_type'] or 'signature'} contains itself: {' → '.join(names)}") from None
 
 
 def _cycle_in(sig: Any) -> list[str]:

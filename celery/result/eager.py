@@ -10,12 +10,12 @@ from celery import states
 from celery._state import app_or_default
 from celery.exceptions import TaskRevokedError
 from celery.result.joining import assert_will_not_block
-from celery.result.single import AsyncResult
+from celery.result.single import AsyncResult, R
 
 __all__ = ("EagerResult",)
 
 
-class EagerResult(AsyncResult):
+class EagerResult(AsyncResult[R]):
     """What ``task.apply()`` returns: value or exception, and state."""
 
     def __init__(
@@ -54,7 +54,7 @@ class EagerResult(AsyncResult):
         propagate: bool = True,
         disable_sync_subtasks: bool = True,
         **kwargs: Any,
-    ) -> Any:
+    ) -> R:
         """Return the value or raise the exception; there is no wait, so the arguments about waiting change nothing."""
         if disable_sync_subtasks:
             assert_will_not_block()
@@ -64,7 +64,7 @@ class EagerResult(AsyncResult):
             if not propagate:
                 return self._result
             raise self._result if isinstance(self._result, BaseException) else Exception(self._result)
-        return None
+        return None  # type: ignore[return-value]  # not ended, or ended without a value
 
     wait = get  # type: ignore[assignment]  # see above
 
@@ -102,7 +102,7 @@ class EagerResult(AsyncResult):
     def supports_native_join(self) -> bool:
         return False
 
-    def __copy__(self) -> EagerResult:
+    def __copy__(self) -> EagerResult[R]:
         return self.__class__(*self.__reduce_args__())
 
     def __reduce__(self) -> tuple[Any, ...]:

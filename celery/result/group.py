@@ -133,8 +133,10 @@ class ResultSet(ResultBase):
         """The promise that is kept, with this set, when all members have ended."""
         kept = promise(args=(self,))
         if self._ready_barrier is None:
-            self._ready_barrier = barrier(self.results)
-            self._ready_barrier.finalize()
+            self._ready_barrier = barrier()
+            for result in self.results:
+                self._ready_barrier.add(result)
+            self._ready_barrier.finalize()  # not before: all may have ended already
         self._ready_barrier.then(kept)
         return kept
 
@@ -188,10 +190,15 @@ class ResultSet(ResultBase):
             assert_will_not_block()
         if on_message is not None:
             raise ImproperlyConfigured("Backend does not support on_message callback")
+        waiting = {"propagate": propagate, "interval": interval, "no_ack": no_ack, "on_interval": on_interval}
+        waiting["disable_sync_subtasks"] = disable_sync_subtasks
+        return self._gathered(self._one_by_one(timeout, waiting), callback)
+
+    def _one_by_one(self, timeout: float | None, waiting: dict[str, Any]) -> Iterator[tuple[int, Any]]:
+        """Yield place and value of each member, in order."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        values: list[Any] = []
         load_at = 0.0
-        for result in self.results:
+        for index, result in enumerate(self.results):
             if isinstance(result, AsyncResult) and result._cache is None and time.monotonic() >= load_at:
                 self._load()  # one look for all, and not one for each
                 load_at = time.monotonic() + LOAD_SECONDS
@@ -200,19 +207,16 @@ class ResultSet(ResultBase):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0.0 and not result.ready():
                     raise TimeoutError("join operation timed out")
-            value = result.get(
-                timeout=remaining,
-                propagate=propagate,
-                interval=interval,
-                no_ack=no_ack,
-                on_interval=on_interval,
-                disable_sync_subtasks=disable_sync_subtasks,
-            )
-            if callback is not None:
-                callback(result.id, value)
-            else:
-                values.append(value)
-        return values
+            yield index, result.get(timeout=remaining, **waiting)
+
+    def _gathered(self, ended: Iterable[tuple[int, Any]], callback: Callable[[str, Any], Any] | None) -> list[Any]:
+        """Return the values by their places; none with ``callback``, which gets id and value of each as it comes."""
+        if callback is not None:
+            for index, value in ended:
+                callback(self.results[index].id, value)
+            return []
+        values = dict(ended)
+        return [values.get(index) for index in range(len(self.results))]
 
     def iter_native(
         self,
@@ -247,18 +251,20 @@ class ResultSet(ResultBase):
         """
         if disable_sync_subtasks:
             assert_will_not_block()
+        metas = self.iter_native(timeout, interval, no_ack, on_message, on_interval)
+        return self._gathered(self._as_they_end(metas, propagate, disable_sync_subtasks), callback)
+
+    def _as_they_end(
+        self, metas: Iterable[tuple[str, Any]], propagate: bool, disable_sync_subtasks: bool
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield place and value of each member that ``metas`` tell of."""
         places: dict[Any, list[int]] = {}
         for index, result in enumerate(self.results):
             places.setdefault(result.id, []).append(index)
-        values: list[Any] = [] if callback is not None else [None] * len(self.results)
-        for task_id, meta in self.iter_native(timeout, interval, no_ack, on_message, on_interval):
+        for task_id, meta in metas:
             value = self._value_of(meta, propagate, disable_sync_subtasks)
-            if callback is not None:
-                callback(task_id, value)
-                continue
             for index in places[task_id]:
-                values[index] = value
-        return values
+                yield index, value
 
     def _value_of(self, meta: Any, propagate: bool, disable_sync_subtasks: bool) -> Any:
         if isinstance(meta, list):  # the results of a nested set
@@ -386,9 +392,6 @@ class GroupResult(ResultSet):
 
     def _members_as_tuples(self) -> list[Any]:
         return [result.as_tuple() for result in self.results]
-
-    def _forget_own(self) -> None:
-        self.forget()
 
     def forget(self) -> None:
         """Delete the records of all members, and of the tasks before the group in its chain."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vine import promise
 
@@ -21,8 +21,11 @@ from celery.utils.graph import DependencyGraph, GraphFormatter
 
 __all__ = ("AsyncResult",)
 
+#: What the task returns.
+R = TypeVar("R")
 
-class AsyncResult(ResultBase):
+
+class AsyncResult(ResultBase, Generic[R]):
     """The state and result of the task ``id``, read from ``backend`` when asked for.
 
     ``app.AsyncResult`` is this class bound to an app.  Nothing is read or subscribed to when a handle is made.
@@ -88,7 +91,7 @@ class AsyncResult(ResultBase):
         disable_sync_subtasks: bool = True,
         EXCEPTION_STATES: frozenset[str] = states.EXCEPTION_STATES,
         PROPAGATE_STATES: frozenset[str] = states.PROPAGATE_STATES,
-    ) -> Any:
+    ) -> R:
         """Wait for the task to end and return its result, or raise what it raised.
 
         Args:
@@ -107,7 +110,7 @@ class AsyncResult(ResultBase):
             RuntimeError: called inside a task.
         """
         if self.ignored:
-            return None
+            return None  # type: ignore[return-value]  # nobody is told what it returned
         if disable_sync_subtasks:
             assert_will_not_block()
         parents = ParentCheck(self) if self.parent is not None and follow_parents and propagate else None
@@ -130,7 +133,7 @@ class AsyncResult(ResultBase):
 
     wait = get
 
-    def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
+    def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> R:
         """Return the result as far as it is known, or raise what the task raised."""
         meta = self._get_task_meta()
         value = meta["result"]
@@ -138,7 +141,7 @@ class AsyncResult(ResultBase):
             raise_stored(self.app, value, meta.get("traceback"))
         if callback is not None:
             callback(self.id, value)
-        return value
+        return value  # type: ignore[no-any-return]
 
     maybe_reraise = maybe_throw
 
@@ -372,7 +375,7 @@ class AsyncResult(ResultBase):
             return other == self.id
         return NotImplemented
 
-    def __copy__(self) -> AsyncResult:
+    def __copy__(self) -> AsyncResult[R]:
         return self.__class__(*self.__reduce_args__())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -393,7 +396,7 @@ class ParentCheck:
     #: A look may take this part of the time.
     SHARE = 0.05
 
-    def __init__(self, result: AsyncResult) -> None:
+    def __init__(self, result: AsyncResult[Any]) -> None:
         self._tasks = [task for ancestor in reversed(parents_of(result)) for task in _single_tasks(ancestor)]
         self._next_at = 0.0
 
@@ -412,7 +415,7 @@ class ParentCheck:
                 task.maybe_throw()
 
 
-def _single_tasks(result: Any) -> Iterator[AsyncResult]:
+def _single_tasks(result: Any) -> Iterator[AsyncResult[Any]]:
     """Yield ``result``, or the members of a set."""
     if isinstance(result, AsyncResult):
         yield result

@@ -21,6 +21,8 @@ def result_from_tuple(r: Any, app: Any = None) -> Any:
     app = app_or_default(app)
     lineage = []
     while r is not None and not isinstance(r, ResultBase):  # a long chain must not exhaust the stack
+        if not isinstance(r, (list, tuple)) or len(r) != 2:
+            raise ValueError(f"{r!r:.100} is no result as a tuple: ((id, parent), members)")
         head, members = r
         id, parent = head if isinstance(head, (list, tuple)) else (head, None)
         lineage.append((id, members))

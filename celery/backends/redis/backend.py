@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
+from time import monotonic
 from typing import Any
 
 import redis
@@ -26,11 +27,13 @@ from celery.backends.redis.confirming import Deferred
 from celery.backends.redis.consumer import ResultConsumer
 from celery.backends.redis.line import Line, Lines
 from celery.backends.redis.options import connection_params, join_url_params
+from celery.backends.redis.revoked import RevokedRecord
 from celery.backends.redis.waiting import Waiting
 from celery.exceptions import BackendStoreError
 from celery.protocol.resp import ReplyError, bulk, error_for, pack
 from celery.utils.log import get_logger
 from celery.utils.redis_driver import driver_arguments
+from celery.utils.stopping import SHORT_PAUSE, stopping
 from celery.utils.time import humanize_seconds
 
 __all__ = ("RedisBackend",)
@@ -47,6 +50,8 @@ CONNECTION_ERRORS = (
     redis_exceptions.ReadOnlyError,  # the master became a replica
     OSError,
 )
+#: What somebody will mend: no memory or disk left, a password that is being changed.
+PASSING_ERRORS = (redis_exceptions.OutOfMemoryError, redis_exceptions.AuthenticationError)
 #: What says that the command was wrong.
 CHANNEL_ERRORS = (redis_exceptions.DataError, redis_exceptions.InvalidResponse, redis_exceptions.ResponseError)
 
@@ -57,7 +62,7 @@ _backends: weakref.WeakSet[RedisBackend] = weakref.WeakSet()
 
 
 class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs`, ours names them
-    RedisChords, Waiting, BaseKeyValueStoreBackend, AsyncBackendMixin
+    RedisChords, RevokedRecord, Waiting, BaseKeyValueStoreBackend, AsyncBackendMixin
 ):
     """Results in Redis; safe to be used by many threads and after a fork."""
 
@@ -162,7 +167,7 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         """Do an exchange, again on another line if a connection is lost; for what may be done twice."""
         deferred = getattr(self._local, "deferred", None)
         if deferred is not None:
-            return self.ensure(deferred.use, (exchange,))
+            return self._ensure_patiently(partial(deferred.use, exchange))
         return self.ensure(self._exchange, (exchange,))
 
     def _exchange(self, exchange: Callable[[Line], Any]) -> Any:
@@ -175,7 +180,7 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         except redis_exceptions.ResponseError:
             raise
         except BaseException:
-            line.close()  # the exchange may be cut in the middle
+            line.close_interrupted()  # the exchange may be cut in the middle
             raise
         finally:
             self._lines.give(line)
@@ -193,9 +198,30 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
             self.connection_errors,
             args,
             {},
-            partial(self.on_connection_error, policy.get("max_retries")),
+            self._pauses(policy),
             **policy,
         )
+
+    def _ensure_patiently(self, step: Callable[[], Any]) -> Any:
+        """Do what a worker's child cannot do without: it also waits for a server that is full, or refuses the login."""
+        policy = self.retry_policy
+        errors = (*self.connection_errors, *PASSING_ERRORS)
+        return retry_over_time(step, errors, (), {}, self._pauses(policy), **policy)
+
+    def _pauses(self, policy: Mapping[str, Any]) -> Callable[[Exception, Iterator[float], int], float]:
+        """Return what is told of each failure and returns the pause after it; a process that stops soon gives up."""
+        began = monotonic()
+
+        def on_failure(error: Exception, intervals: Iterator[float], retries: int) -> float:
+            if stopping.gives_up(began):
+                raise error
+            pause = self.on_connection_error(policy.get("max_retries"), error, intervals, retries)
+            return min(pause, SHORT_PAUSE) if stopping else pause
+
+        return on_failure
+
+    def is_passing_trouble(self, exc: BaseException) -> bool:
+        return isinstance(exc, (*self.connection_errors, *PASSING_ERRORS))
 
     def _worth_retrying(self, error: BaseException) -> bool:
         return not isinstance(error, redis_exceptions.AuthenticationError)
@@ -336,7 +362,7 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
     def defer_confirmations(self) -> None:
         """From now on, a store by this thread returns once it is written; ``flush`` waits for what Redis says."""
         if getattr(self._local, "deferred", None) is None:
-            deferred = Deferred(self._open_line, lambda step: self.ensure(step, ()))
+            deferred = Deferred(self._open_line, self._ensure_patiently)
             self._local.deferred = deferred
             self._deferred.add(deferred)
 
@@ -350,15 +376,18 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         if deferred is not None:
             deferred.flush()
 
+    def try_flush(self) -> None:
+        deferred = getattr(self._local, "deferred", None)
+        if deferred is not None:
+            deferred.flush(patiently=False)
+
 
 def _store(line: Line, packet: bytes) -> Any:
     """Send a packed transaction and return what EXEC says: None if it was refused because a watched key changed."""
     line.send(packet)
-    answer: Any = None
-    for _ in range(4):
-        answer = line.reply()
-    if isinstance(answer, ReplyError):
-        raise error_for(answer)
+    *earlier, answer = [line.reply() for _ in range(4)]
+    if isinstance(answer, ReplyError):  # an earlier one says why
+        raise error_for(next((reply for reply in earlier if isinstance(reply, ReplyError)), answer))
     return answer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from redis import exceptions
@@ -11,12 +12,18 @@ from redis import exceptions
 from celery.backends.redis.line import Line
 from celery.exceptions import BackendStoreError
 from celery.protocol.resp import ReplyError, error_for
-from celery.utils.failpoints import failpoint
+from celery.utils.failpoints import failpoint, is_active
 
 __all__ = ("Deferred",)
 
 #: How many confirmations may be outstanding; more are collected without being asked.
 OUTSTANDING_MAX = 256
+
+#: While the store is away, so many records, or bytes, wait for it before tasks do.
+OWED_MAX, OWED_BYTES_MAX = 10_000, 64 * 1024 * 1024
+
+#: Whether a test of the tests has switched this protection off.
+_FORGETS_WHAT_IT_OWES = is_active("unprotect.store")
 
 #: So many bytes are held back at the most.
 HELD_BYTES = 32 * 1024
@@ -31,7 +38,7 @@ class Deferred:
     Whatever else the thread asks of Redis goes over the same line, behind what it stored; so it reads what it wrote.
     """
 
-    __slots__ = ("__weakref__", "_held", "_held_bytes", "_open", "_retry", "line", "unconfirmed")
+    __slots__ = ("__weakref__", "_held", "_held_bytes", "_open", "_owed_bytes", "_retry", "line", "unconfirmed")
 
     def __init__(self, open_line: Callable[[], Line], retry: Callable[[Callable[[], Any]], Any]) -> None:
         self._open = open_line
@@ -40,6 +47,7 @@ class Deferred:
         self.unconfirmed: deque[tuple[bytes, bytes]] = deque()
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._owed_bytes = 0
 
     def store(self, key: bytes, packet: bytes) -> None:
         """Take a store; it is kept until Redis has confirmed it.
@@ -50,25 +58,44 @@ class Deferred:
         self.unconfirmed.append((packet, key))
         self._held.append(packet)
         self._held_bytes += len(packet)
+        self._owed_bytes += len(packet)
         if len(self.unconfirmed) >= OUTSTANDING_MAX:
-            self.flush()
+            self._collect_or_go_on()
         elif self._held_bytes >= HELD_BYTES:
             self.send_held()
 
+    def _collect_or_go_on(self) -> None:
+        """Collect confirmations; if the store is away, let tasks go on as long as what is owed to it is bearable."""
+        is_bearable = len(self.unconfirmed) < OWED_MAX and self._owed_bytes < OWED_BYTES_MAX
+        try:
+            self.flush(patiently=not is_bearable)
+        except BackendStoreError:
+            raise
+        except Exception:  # `flush` will say so to whoever has to know
+            if not is_bearable:
+                raise
+
     def send_held(self) -> None:
-        """Write what was held back, without waiting for the answer."""
+        """Write what was held back, without waiting for the answer.
+
+        If the store is away, `flush` sends it.
+        """
         if not self._held:
             return
         line = self.line
-        if line is None or line.closed:
-            self._retry(self._send_again)
-            return
         data = b"".join(self._held)
         self._forget_held()
         try:
-            line.send(data)
-        except Exception:  # the line is closed now
-            self._retry(self._send_again)
+            if line is None or line.closed:
+                self._send_again()
+            else:
+                line.send(data)
+        except Exception:
+            self._try_again()
+
+    def _try_again(self) -> None:
+        with suppress(Exception):  # the line was idle for long, perhaps; else `flush` tells
+            self._send_again()
 
     def _forget_held(self) -> None:
         self._held.clear()
@@ -86,8 +113,8 @@ class Deferred:
     def _ready_line(self) -> Line:
         return self.line if self.line is not None and not self.line.closed else self._send_again()
 
-    def flush(self) -> None:
-        """Wait for all confirmations.
+    def flush(self, patiently: bool = True) -> None:
+        """Wait for all confirmations; ``patiently`` also for a store that is away.
 
         Raises:
             BackendStoreError: Redis refused something; the rest is confirmed.
@@ -96,7 +123,15 @@ class Deferred:
             self.send_held()
             refused: list[tuple[bytes, Exception]] = []
             failpoint("store.before_confirm")
-            self._retry(lambda: self._collect(refused))
+            try:
+                if patiently:
+                    self._retry(lambda: self._collect(refused))
+                else:
+                    self._collect(refused)
+            except Exception:
+                if _FORGETS_WHAT_IT_OWES:
+                    self._forget_owed()
+                raise
             if refused:
                 raise _refusal(refused)
 
@@ -104,20 +139,18 @@ class Deferred:
         line = self._ready_line()
         reply, unconfirmed = line.reply, self.unconfirmed
         while unconfirmed:
-            answer: Any = None
-            for _ in range(REPLIES_PER_STORE):
-                answer = reply()
-            if isinstance(answer, ReplyError):
-                error = error_for(answer)
+            *earlier, answer = [reply() for _ in range(REPLIES_PER_STORE)]
+            if isinstance(answer, ReplyError):  # an earlier one says why
+                error = error_for(next((each for each in earlier if isinstance(each, ReplyError)), answer))
                 if is_about_the_server(error):
                     line.close()
                     raise error
                 refused.append((unconfirmed[0][1], error))
-            unconfirmed.popleft()
+            self._owed_bytes -= len(unconfirmed.popleft()[0])
 
     def use(self, exchange: Callable[[Line], Any]) -> Any:
-        """Do an exchange on the line, behind what was stored."""
-        self.flush()
+        """Do an exchange on the line, behind what was stored; it is the caller who tries again."""
+        self.flush(patiently=False)
         return exchange(self._ready_line())
 
     def abandon(self) -> None:
@@ -125,13 +158,20 @@ class Deferred:
         if self.line is not None:
             self.line.abandon()
             self.line = None
+        self._forget_owed()
+
+    def _forget_owed(self) -> None:
         self.unconfirmed.clear()
+        self._owed_bytes = 0
         self._forget_held()
 
 
 def is_about_the_server(error: Exception) -> bool:
-    """Whether another server, or this one a little later, would have done it: it loads, or is a replica now."""
-    return isinstance(error, (exceptions.ConnectionError, exceptions.ReadOnlyError, exceptions.TimeoutError))
+    """Whether another server, or this one a little later, would do it: it loads, is full, or a replica now."""
+    return isinstance(
+        error,
+        (exceptions.ConnectionError, exceptions.ReadOnlyError, exceptions.TimeoutError, exceptions.OutOfMemoryError),
+    )
 
 
 def _refusal(refused: list[tuple[bytes, Exception]]) -> BackendStoreError:

@@ -17,11 +17,15 @@ from typing import Any
 from redis.exceptions import ConnectionError, TimeoutError
 
 from celery.protocol.resp import Push, ReplyError, error_for, new_reader, pack
+from celery.utils.failpoints import is_active
 from celery.utils.sockets import watch_over
 
 __all__ = ("Line", "Lines")
 
 READ_BYTES = 262_144
+
+#: Whether a test of the tests has switched this protection off.
+_KEEPS_INTERRUPTED = is_active("unprotect.interrupted")
 
 #: A line that was idle for longer may have been cut by something in between, so it is tried first.
 TRY_AFTER_SECONDS = 30
@@ -58,7 +62,7 @@ class Line:
         except OSError as error:
             raise self._broken(error) from error
         except BaseException:
-            self.close()
+            self.close_interrupted()
             raise
 
     def reply(self, seconds: float | None = None) -> Any:
@@ -120,7 +124,7 @@ class Line:
         except OSError as error:
             raise self._broken(error) from error
         except BaseException:
-            self.close()
+            self.close_interrupted()
             raise
         self._reader.feed(data)
         return True
@@ -151,6 +155,11 @@ class Line:
         except (ConnectionError, TimeoutError):
             return False
         return True
+
+    def close_interrupted(self) -> None:
+        """Close it because an exchange was cut off: the answer that is still to come is for nobody else."""
+        if not _KEEPS_INTERRUPTED:
+            self.close()
 
     def close(self) -> None:
         if not self.closed:

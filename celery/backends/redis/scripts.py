@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError
 
 from celery.backends.redis.line import Line
 
-__all__ = ("COUNT", "FINISH", "HOLD", "Script")
+__all__ = ("COUNT", "FINISH", "HOLD", "OPEN", "SWEEP", "Script")
 
 _FOLDER = Path(__file__).parent / "lua"
 
@@ -35,3 +35,5 @@ class Script:
 COUNT = Script("count")
 HOLD = Script("hold")
 FINISH = Script("finish")
+OPEN = Script("open")
+SWEEP = Script("sweep")

@@ -116,9 +116,9 @@ class Logging(StampingVisitor):
         return {}
 
 
-def make_app(**conf: Any) -> Celery:
+def make_app(task_cls: Any = None, **conf: Any) -> Celery:
     settings = {"broker_url": "memory://", "result_backend": "cache+memory://", **conf}
-    app = Celery("programs", set_as_current=True)
+    app = Celery("programs", set_as_current=True, task_cls=task_cls)
     app.conf.update(settings)
 
     @app.task(shared=False, name="add")

@@ -335,6 +335,23 @@ def test_deferred_stores_are_visible_before_they_are_confirmed(app, client):
     assert len(app.backend._local.deferred.unconfirmed) == 0
 
 
+def test_what_a_store_does_not_take_now_is_stored_later(app, client):
+    app.backend.defer_confirmations()
+    client.config_set("maxmemory", 1)
+    try:
+        for number in range(300):  # more than may be outstanding at once
+            done(app, f"owed-{number}", number)
+        with pytest.raises(redis.exceptions.OutOfMemoryError) as refusal:
+            app.backend.try_flush()
+        assert app.backend.is_passing_trouble(refusal.value)
+        assert client.get("celery-task-meta-owed-0") is None
+    finally:
+        client.config_set("maxmemory", 0)
+    app.backend.try_flush()
+
+    assert [app.AsyncResult(f"owed-{number}").result for number in range(300)] == list(range(300))
+
+
 def test_a_state_on_the_way_is_never_held_back(app, client):
     app.backend.defer_confirmations()
     app.backend.store_result("t", {"done": 1}, "PROGRESS", request=request_of("t"))
@@ -369,13 +386,13 @@ def test_stores_that_are_cut_off_are_sent_again(app, client):
 
 def test_what_redis_refuses_is_an_error_at_flush(app, client):
     app.backend.defer_confirmations()
-    client.config_set("maxmemory", 1)
+    client.execute_command("ACL", "SETUSER", "default", "-setex")
     try:
         done(app, "t")
-        with pytest.raises(BackendStoreError, match="celery-task-meta-t"):
+        with pytest.raises(BackendStoreError, match=r"celery-task-meta-t.*setex"):
             app.backend.flush()
     finally:
-        client.config_set("maxmemory", 0)
+        client.execute_command("ACL", "SETUSER", "default", "+setex")
     done(app, "u")
     app.backend.flush()
     assert app.AsyncResult("u").get(timeout=1) == 1
@@ -707,6 +724,7 @@ def test_a_chord_s_commands_are_as_recorded(chords, commands):
     kinds = [line.split(" ")[0] for line in watched.stop() if not line.startswith(("lua", "EVAL "))]
 
     assert kinds == [
+        "EVALSHA",
         *("DEL", "SET"),
         *("MULTI", "SETEX", "PUBLISH", "EXEC"),
         "EVALSHA",

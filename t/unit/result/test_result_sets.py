@@ -181,6 +181,17 @@ def test_then_is_called_when_all_have_ended(store, set_of):
     assert heard == [results]
 
 
+def test_then_is_called_at_once_when_all_had_ended_before(store, set_of):
+    heard = []
+    results = set_of("a", "b")
+    store("a", 1)
+    store("b", 2)
+    assert results.ready()
+    results.then(heard.append)
+
+    assert heard == [results]
+
+
 def test_revoke_names_all_in_one_message(app, set_of):
     calls = []
     app.control.revoke = lambda ids, **kwargs: calls.append(ids)

@@ -39,7 +39,10 @@ local size = tonumber(redis.call('GET', KEYS[3]) or nil)
 if not size or ended < size + added then
   return 0
 end
-if redis.call('SET', KEYS[6], ARGV[8], 'NX', 'EX', ARGV[7]) then
+local holder = redis.call('GET', KEYS[6])
+-- Another delivery of the member that holds the claim: whoever had it before is gone, or will find that it is not his.
+if not holder or string.sub(holder, 1, #ARGV[1] + 1) == ARGV[1] .. ':' then
+  redis.call('SET', KEYS[6], ARGV[8], 'EX', ARGV[7])
   return ended
 end
 return 0

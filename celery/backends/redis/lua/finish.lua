@@ -1,8 +1,12 @@
--- The body is sent: forget what counted the chord, and remember for a while that it is done.
--- KEYS: claim, parts, added, size, counted   ARGV: token, seconds
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+-- The chord has ended: forget what counted it, and remember for a while that it is done.
+-- KEYS: claim, open chords, keys to forget...   ARGV: token, seconds, group id
+local holder = redis.call('GET', KEYS[1])
+if holder ~= ARGV[1] then
   return 0
 end
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+redis.call('ZREM', KEYS[2], ARGV[3])
+for i = 3, #KEYS do
+  redis.call('DEL', KEYS[i])
+end
 redis.call('SET', KEYS[1], 'done', 'EX', ARGV[2])
 return 1
