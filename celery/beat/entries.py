@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from functools import total_ordering
 from typing import Any
 
-from celery.schedules import maybe_schedule
+from celery.schedules import crontab, maybe_schedule, schedule
+from celery.utils.time import maybe_make_aware
 
-__all__ = ("BeatLazyFunc", "ScheduleEntry", "SchedulingError", "evaluated")
+__all__ = ("BeatLazyFunc", "Entries", "ScheduleEntry", "SchedulingError", "evaluated", "believable")
+
+#: A clock put back by no more than this is taken for a change like that of a season.
+_SHORT_STEP = timedelta(hours=3)
 
 
 class SchedulingError(Exception):
@@ -56,6 +60,9 @@ class ScheduleEntry:
     last_run_at: datetime | None = None
     total_run_count: int = 0
 
+    #: the time of the run that other beats were told of (`celery.beat.leader`)
+    _claimed_run: datetime | None = None
+
     def __init__(
         self,
         name: str | None = None,
@@ -82,17 +89,40 @@ class ScheduleEntry:
     def default_now(self) -> datetime:
         return self.schedule.now() if self.schedule else self.app.now()  # type: ignore[no-any-return]
 
-    def next(self, last_run_at: datetime | None = None) -> Any:
-        """Return this entry as it is after it was sent."""
-        changed = {"last_run_at": last_run_at or self.default_now(), "total_run_count": self.total_run_count + 1}
+    _default_now = default_now  # Upstream: its older name
+
+    def _next_instance(self, last_run_at: datetime | None = None) -> Any:
+        """Return this entry as it is after it was sent.
+
+        An interval goes on from the time it was due, so that being late adds up to nothing; of the runs that were
+        missed, one stands for all.
+        """
+        changed = {
+            "last_run_at": last_run_at or self._claimed_run or self._this_run(),
+            "total_run_count": self.total_run_count + 1,
+        }
         return type(self)(**{**dict(self), **changed})
 
-    # subclasses override either name
-    def _next_instance(self, last_run_at: datetime | None = None) -> Any:
-        return self.next(last_run_at)
+    # Upstream: one function by three names; subclasses override it by any
+    next = __next__ = _next_instance
 
-    def __next__(self) -> Any:
-        return self.next()
+    def _this_run(self) -> datetime:
+        """Return the time that counts as that of the run which is due: for an interval, the last multiple of it."""
+        now = self.default_now()
+        every = getattr(self.schedule, "run_every", None)
+        if type(self.schedule) is not schedule or self.schedule.relative or not every or self.last_run_at is None:
+            return now
+        last = maybe_make_aware(self.last_run_at)
+        passed = (maybe_make_aware(now) - last) // every
+        # subtracting and adding by UTC: an hour is an hour, also when the clock is put forward
+        return (last.astimezone(timezone.utc) + passed * every).astimezone(now.tzinfo) if passed > 0 else now
+
+    @property
+    def seconds_to_wait(self) -> float | None:
+        """Seconds until an interval is due; ``None`` for other schedules, which tell by ``is_due``."""
+        if type(self.schedule) is not schedule or self.last_run_at is None:
+            return None
+        return self.schedule.remaining_estimate(self.last_run_at).total_seconds()
 
     def is_due(self) -> Any:
         """Return ``(send it now?, seconds until the next look)``."""
@@ -109,7 +139,7 @@ class ScheduleEntry:
         )
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return iter(vars(self).items())
+        return ((name, value) for name, value in vars(self).items() if name != "_claimed_run")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (
@@ -135,6 +165,62 @@ class ScheduleEntry:
         return self.editable_fields_equal(other) if isinstance(other, ScheduleEntry) else NotImplemented
 
     __hash__ = object.__hash__
+
+
+def believable(schedule_: Any, last_run_at: datetime, now: datetime) -> datetime:
+    """Return when an entry ran last, for a clock that says ``now``: not in the future.
+
+    An interval starts anew.  A crontab that ran within the next three hours does not run again until the clock has
+    caught up, as in the night when the clock is put back; one for every hour goes by real time.
+    """
+    if maybe_make_aware(last_run_at) <= maybe_make_aware(now):
+        return last_run_at
+    if isinstance(schedule_, crontab) and len(schedule_.hour) < 24:
+        is_short = maybe_make_aware(last_run_at) - maybe_make_aware(now) <= _SHORT_STEP
+        return last_run_at if is_short else now
+    return now
+
+
+class Entries(dict[Any, Any]):
+    """A schedule that counts its changes, so that nobody has to compare it."""
+
+    version = 0
+
+    def __setitem__(self, name: Any, entry: Any) -> None:
+        self.version += 1
+        super().__setitem__(name, entry)
+
+    def __delitem__(self, name: Any) -> None:
+        self.version += 1
+        super().__delitem__(name)
+
+    def __ior__(self, other: Any) -> Any:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        self.version += 1
+        super().update(*args, **kwargs)
+
+    def pop(self, *args: Any) -> Any:
+        self.version += 1
+        return super().pop(*args)
+
+    def popitem(self) -> Any:
+        self.version += 1
+        return super().popitem()
+
+    def setdefault(self, name: Any, default: Any = None) -> Any:
+        self.version += 1
+        return super().setdefault(name, default)
+
+    def clear(self) -> None:
+        self.version += 1
+        super().clear()
+
+    def put_after_run(self, entry: Any) -> None:
+        """Put the entry that follows one that was sent in its place; that is no change of the schedule."""
+        super().__setitem__(entry.name, entry)
 
 
 # Upstream: entries are stored by this path

@@ -30,11 +30,18 @@ def in_c(seconds: str) -> None:
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", int(rounds))
 
 
+def nap(seconds: str) -> None:
+    """Sleep in little pieces."""
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def swallow(seconds: str) -> None:
     try:
-        time.sleep(float(seconds))
+        nap(seconds)
     except SoftTimeLimitExceeded:
-        time.sleep(float(seconds))
+        nap(seconds)
 
 
 def hold_on(seconds: str) -> None:
@@ -93,6 +100,7 @@ COMMANDS: dict[str, Callable[[str], object]] = {
     "pid": lambda _: str(os.getpid()),
     "sleep": lambda seconds: time.sleep(float(seconds)),
     "spin": spin,
+    "nap": nap,
     "in_c": in_c,
     "swallow": swallow,
     "ignore_term": ignore_term,
@@ -115,7 +123,7 @@ class Runner:
         self.flushes = 0
 
     def run(self, frame: bytes) -> bytes:
-        command, _, argument = frame.decode().partition(" ")
+        command, _, argument = bytes(frame).decode().partition(" ")
         if command == "flushes":
             return str(self.flushes).encode()
         try:

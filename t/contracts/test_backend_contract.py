@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -13,10 +18,13 @@ import pytest
 
 from celery import Celery
 from celery._state import _task_stack
+from celery.backends.codec import ResultTooLarge
 from celery.exceptions import TaskRevokedError, TimeoutError
 
 REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379")
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+#: Not needed by CI: runs where there is one.
+MYSQL = os.environ.get("TEST_MYSQL_URL", "mysql+pymysql://root@127.0.0.1:3306/test")
 AMQP = os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672")
 
 
@@ -75,13 +83,16 @@ class Store:
             time.sleep(0.005)
 
 
-def url_of(kind, tmp_path):
+def url_of(kind, tmp_path, address=""):
     return {
+        "memcached": f"cache+memcached://{address}/",
+        "memcached-python": f"cache+memcached://{address}/",
         "memory": "cache+memory://",
         "file": f"file://{tmp_path}",
         "sqlite": f"db+sqlite:///{tmp_path}/results.db",
         "redis": f"{REDIS}/11",
         "postgres": f"db+{POSTGRES.replace('postgresql://', 'postgresql+psycopg2://')}",
+        "mysql": f"db+{MYSQL}",
         "rpc-memory": "rpc://",
         "rpc": "rpc://",
     }[kind]
@@ -92,6 +103,12 @@ ALL = [
     "file",
     "sqlite",
     "rpc-memory",
+    "memcached",
+    # It leaves the sockets of threads that have ended to the garbage collector.
+    pytest.param(
+        "memcached-python", marks=pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    ),
+    "mysql",
     pytest.param("redis", marks=pytest.mark.redis),
     pytest.param("postgres", marks=pytest.mark.postgres),
     pytest.param("rpc", marks=pytest.mark.rabbitmq),
@@ -105,17 +122,59 @@ def kind(request):
         yield request.param
         client.flushdb()
         client.close()
+    elif request.param.startswith("memcached"):
+        request.getfixturevalue("memcached")
+        if request.param.endswith("python"):
+            request.getfixturevalue("monkeypatch").setitem(sys.modules, "pylibmc", None)
+        yield request.param
+    elif request.param == "mysql" and not answers(MYSQL):
+        pytest.skip("no MySQL or MariaDB here")
     else:
         yield request.param
 
 
+def answers(url):
+    """Return whether there is such a database."""
+    engine = pytest.importorskip("sqlalchemy").create_engine(url)
+    try:
+        engine.connect().close()
+    except Exception:  # each driver has its own
+        return False
+    finally:
+        engine.dispose()
+    return True
+
+
+@pytest.fixture(scope="module")
+def memcached():
+    """A memcached of these tests; returns its address."""
+    if shutil.which("memcached") is None:
+        pytest.skip("memcached is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(["memcached", "-l", "127.0.0.1", "-p", str(port), "-u", "nobody"])
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "memcached does not listen"
+            time.sleep(0.01)
+    yield f"127.0.0.1:{port}"
+    server.terminate()
+    server.wait(10)
+
+
 @pytest.fixture
-def make(kind, tmp_path):
+def make(kind, tmp_path, request):
     made = []
+    address = request.getfixturevalue("memcached") if kind.startswith("memcached") else ""
 
     def make(**conf):
         broker = AMQP if kind == "rpc" else f"memory://{uuid.uuid4().hex}"
-        app = Celery("contract", broker=broker, backend=url_of(kind, tmp_path), set_as_current=False)
+        app = Celery("contract", broker=broker, backend=url_of(kind, tmp_path, address), set_as_current=False)
         app.conf.update(conf)
         made.append(app)
         return Store(app)
@@ -132,7 +191,11 @@ def make(kind, tmp_path):
             backend._lines.close()
             backend._listeners.close()
             backend.client.close()
+        if kind == "memcached-python":
+            backend.client.disconnect_all()
         app.close()
+    if kind == "memcached-python":
+        gc.collect()
 
 
 @pytest.fixture
@@ -422,3 +485,34 @@ def test_deferred_confirmations_come_with_flush(store):
     worker.join()
 
     assert [store.result(task_id).get(timeout=5) for task_id in ids] == list(range(20))
+
+
+LIMIT = {"result_backend_transport_options": {"max_result_bytes": 10_000}}
+
+
+def test_what_is_too_large_is_not_stored(make, kind):
+    if kind.startswith("rpc"):
+        pytest.skip("a message has the bound of its broker")
+    store = make(**LIMIT)
+    task_id = store.new_id()
+    with pytest.raises(ResultTooLarge, match=r"takes 2\d,\d\d\d bytes; at most 10,000 are allowed"):
+        store.done(task_id, "x" * 20_000)
+    assert store.meta(task_id, "PENDING")["status"] == "PENDING"
+
+
+@pytest.mark.parametrize("culprit", ["exception", "arguments"])
+def test_a_failure_is_stored_however_large_it_is(make, kind, culprit):
+    if kind.startswith("rpc"):
+        pytest.skip("a message has the bound of its broker")
+    store = make(**LIMIT, result_extended=True)
+    task_id = store.new_id()
+    large, small = "x" * 20_000, "small"
+    text, arguments = (large, [small]) if culprit == "exception" else (small, [large])
+    request = store.request(task_id, args=arguments, kwargs={})
+    store.backend.mark_as_failure(task_id, ValueError(text), request=request)
+    meta = store.meta(task_id, "FAILURE")
+    if culprit == "exception":
+        assert isinstance(meta["result"], ResultTooLarge)
+        assert "10,000" in str(meta["result"])
+    else:
+        assert repr(meta["result"]) == "ValueError('small')"

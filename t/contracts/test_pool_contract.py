@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pool_runner
 import pytest
-from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
 from kombu.asynchronous import Hub
 
 from celery.concurrency import get_implementation
+from celery.concurrency.processes.page import RUNNING
 
 POOLS = {
     "fork": ("prefork", {"start_method": "fork"}),
@@ -354,7 +357,7 @@ def test_info_has_what_stats_shows(any_pool):
     house = any_pool()
     keys = {
         "prefork": {"processes", "max-tasks-per-child", "put-guarded-by-semaphore", "timeouts", "writes"},
-        "threads": {"threads"},
+        "threads": {"threads", "abandoned-threads"},
         "solo": {"processes", "max-tasks-per-child", "put-guarded-by-semaphore", "timeouts"},
     }.get(POOLS[house.kind][0], set())
 
@@ -436,17 +439,16 @@ def test_a_green_timer_calls_at_the_time_and_can_be_called_off(green_pool):
     assert not timer.queue
 
 
-# -- soft limits, where they are promised
-
-
-@pytest.fixture(params=["fork", "spawn", "solo"])
-def interrupting_pool(request, build) -> Callable[..., House]:
-    return partial(build, request.param)
+# -- soft limits
 
 
 @pytest.mark.parametrize("command", ["sleep 10", "spin 10"])
-def test_a_soft_limit_is_raised_in_user_code(interrupting_pool, command):
-    house = interrupting_pool().ready()
+def test_a_soft_limit_is_raised_in_user_code(any_pool, command):
+    house = any_pool().ready()
+    if house.kind == "threads" and "sleep" in command:
+        command = "nap 10"  # nothing can be raised within a call into C
+    if house.kind == GREEN_POOL and "spin" in command:
+        command = "nap 10"  # nor while a greenlet does not wait
     job = Job(command, soft=0.2)
     began = time.monotonic()
     house.run(job)
@@ -455,15 +457,23 @@ def test_a_soft_limit_is_raised_in_user_code(interrupting_pool, command):
     assert 0.2 <= time.monotonic() - began < 2
 
 
-def test_a_soft_limit_is_raised_nowhere_else(interrupting_pool):
+def test_a_soft_limit_that_is_over_when_nothing_could_be_raised_counts_at_the_end(any_pool):
+    house = any_pool().ready()
+    job = Job("in_c 0.6", soft=0.2)
+    house.run(job)
+
+    assert job.told == [("started",), ("soft limit", 0.2), ("finished", b"soft")]
+
+
+def test_a_soft_limit_is_raised_nowhere_else(any_pool):
     job = Job("0.4", soft=0.1)
-    interrupting_pool(runner=pool_runner.OutsideRunner).run(job)
+    any_pool(runner=pool_runner.OutsideRunner).run(job)
 
     assert job.told == [("started",), ("finished", b"undisturbed")]
 
 
-def test_a_soft_limit_does_not_reach_the_next_job(interrupting_pool):
-    house = interrupting_pool(1)
+def test_a_soft_limit_does_not_reach_the_next_job(any_pool):
+    house = any_pool(1)
     jobs = [Job("sleep 0.05", soft=0.06 if n % 2 else 10.0) for n in range(10)]
     house.run(*jobs)
 
@@ -471,8 +481,8 @@ def test_a_soft_limit_does_not_reach_the_next_job(interrupting_pool):
     assert all(job.answer in ("", "soft") for job in jobs)
 
 
-def test_the_pools_own_limit_is_for_jobs_without_one(interrupting_pool):
-    house = interrupting_pool(soft_timeout=0.1)
+def test_the_pools_own_limit_is_for_jobs_without_one(any_pool):
+    house = any_pool(soft_timeout=0.1)
     limited, unlimited = Job("sleep 0.4"), Job("sleep 0.4", soft=0)
     house.run(limited, unlimited)
 
@@ -480,28 +490,132 @@ def test_the_pools_own_limit_is_for_jobs_without_one(interrupting_pool):
     assert unlimited.answer == ""
 
 
-def test_threads_promise_no_limits(build):
-    traits = build("threads").pool.traits
-
-    assert not traits.interrupts_tasks
-    assert not traits.kills_tasks
+# -- hard limits
 
 
-@pytest.mark.parametrize("kind", ["threads", "solo"])
-def test_limits_that_cannot_be_enforced_are_warned_of_once(build, kind, caplog):
-    house = build(kind, timeout=60)
-    house.run(*[Job(hard=9.0, name="limited") for _ in range(3)])
-    warnings = [record.getMessage() for record in caplog.records]
+def test_every_pool_promises_limits(any_pool):
+    traits = any_pool().pool.traits
 
-    assert len(warnings) == 2
-    assert "The pool has a hard time limit of 60 s" in warnings[0]
-    assert "limited has a hard time limit of 9.0 s" in warnings[1]
+    assert traits.interrupts_tasks
+    assert traits.kills_tasks
 
 
-def test_no_warning_of_limits_that_are_enforced(forks, caplog):
-    forks(timeout=60, soft_timeout=50).run(Job(hard=9.0))
+@pytest.mark.parametrize("command", ["nap 10", "in_c 1", "swallow 10", "hold_on 10"])
+def test_a_job_ends_by_the_hard_limit_and_the_next_one_starts_soon(any_pool, command):
+    house = any_pool(1).ready()
+    if house.kind == "solo" and command == "hold_on 10":
+        command = "hold_on 2"  # nobody else could end it; what it returns at last is too late
+    if house.kind == GREEN_POOL and command == "swallow 10":
+        command = "swallow 0.5"  # one that waits once more is ended there; this one returns
+    job, other = Job(command, hard=0.4, soft=0.2 if "swallow" in command else None), Job("echo other")
+    house.run(job)
+    ended = time.monotonic()
+    house.run(other)
 
-    assert caplog.records == []
+    assert job.told[0] == ("started",)
+    assert job.told[-1] == ("hard limit", 0.4)
+    assert sum(event[0] in ("finished", "lost", "hard limit") for event in job.told) == 1
+    assert other.answer == "other"
+    assert other.started_at - ended < 2
+
+
+def test_the_pools_own_hard_limit_is_for_jobs_without_one(any_pool):
+    house = any_pool(timeout=0.3).ready()
+    limited, unlimited = Job("nap 5"), Job("nap 0.6", hard=0)
+    house.run(limited, unlimited)
+
+    assert limited.told[-1] == ("hard limit", 0.3)
+    assert unlimited.answer == ""
+
+
+def test_a_job_that_ends_in_time_is_left_alone(any_pool):
+    house = any_pool(2).ready()
+    jobs = [Job("sleep 0.05", hard=2.0, soft=1.5) for _ in range(12)]
+    house.run(*jobs)
+
+    assert [job.told for job in jobs] == [[("started",), ("finished", b"")]] * 12
+
+
+# -- threads: what is given up
+
+
+def test_a_thread_is_given_up_at_the_hard_limit_and_another_takes_its_place(build):
+    """The call into C goes on, and nobody waits for it: neither the next job nor the end of the pool."""
+    house = build("threads", 1)
+    stuck = Job("sleep 3", hard=0.2)
+    house.run(stuck)
+    assert house.pool.info["abandoned-threads"] == 1
+    next_one = Job("echo next")
+    house.run(next_one)
+    house.is_open = False
+    began = time.monotonic()
+    house.pool.stop()
+
+    assert stuck.told == [("started",), ("hard limit", 0.2)]
+    assert next_one.answer == "next"
+    assert time.monotonic() - began < 2
+
+
+def test_a_thread_that_was_given_up_ends_when_it_can(build):
+    house = build("threads", 1)
+    house.run(Job("nap 30", hard=0.2), Job("in_c 1", hard=0.2))
+    house.until(lambda: house.pool.info["abandoned-threads"] == 0)
+
+    assert house.pool.info["threads"] <= 1
+
+
+def test_what_was_told_late_of_jobs_before_the_one_given_up_is_not_lost(build):
+    house = build("threads", 1)
+    house.run(*[Job() for _ in range(20)])  # "job" is known to be brief now
+    jobs = [*[Job() for _ in range(5)], Job("nap 30", hard=0.3), Job("echo behind")]
+    house.run(*jobs)
+
+    assert [job.told[-1][0] for job in jobs] == [*["finished"] * 5, "hard limit", "finished"]
+    assert all(sum(event[0] == "finished" for event in job.told) <= 1 for job in jobs)
+
+
+def test_a_running_thread_can_be_terminated(build):
+    house = build("threads", 2)
+    stuck, soft = Job("sleep 3"), Job("nap 30", soft=20.0)
+    for job in (stuck, soft):
+        house.pool.submit(job)
+    house.until(lambda: stuck.has_begun and soft.has_begun)
+    assert house.pool.terminate_job(stuck)
+    assert house.pool.terminate_job(soft, "SIGUSR1")
+    assert not house.pool.terminate_job(Job())
+    with pytest.raises(NotImplementedError, match="the worker itself"):
+        house.pool.terminate_job(os.getpid())
+    house.until(lambda: stuck.has_ended and soft.has_ended)
+
+    assert isinstance(stuck.told[-1][1], Terminated)
+    assert soft.answer == "soft"
+
+
+def test_a_call_in_a_thread_has_limits(build):
+    house, told = build("threads", 1), []
+    house.pool.apply_async(pool_runner.nap, ("30",), timeout=0.1, timeout_callback=lambda *args: told.append(args))
+    result = house.pool.apply_async(pool_runner.nap, ("30",), soft_timeout=0.1)
+    house.until(lambda: told)
+
+    assert told == [(False, 0.1)]
+    with pytest.raises(SoftTimeLimitExceeded):
+        result.get(10)
+
+
+# -- solo: what nothing can end
+
+
+def test_a_call_that_never_returns_ends_the_worker_after_its_hard_limit():
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from celery.concurrency import stall; stall.GRACE_SECONDS = 0.2\n"
+        "from test_pool_contract import House, Job\n"
+        "House('solo', 1).run(Job('in_c 30', hard=0.2))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, os.path.dirname(__file__)], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert "in in_c" in done.stderr  # where it was
 
 
 # -- prefork: hard limits and other ends
@@ -636,6 +750,26 @@ def test_a_running_job_can_be_terminated_by_pid_and_by_itself(prefork):
     assert str(by_pid.told[-1][1]) == "9"
     assert str(by_job.told[-1][1]) == "15"
     house.run(Job(), Job())
+
+
+def test_terminating_a_job_that_has_just_ended_does_not_hit_the_next_one(forks):
+    """The parent has not been told of the end yet: the page knows."""
+    house = forks(1).ready()
+    house.run(*[Job() for _ in range(50)])  # "job" is known to be short, so that a child gets several
+    first, second = Job(), Job("sleep 0.5")
+    child = next(iter(house.pool._pool.children.values()))
+    house.pool._pool.dispatch()
+    number = child.sent
+    for job in (first, second):
+        house.pool.submit(job)
+    house.pool._pool.dispatch()
+    deadline = time.monotonic() + 5
+    while child.page.counters[RUNNING] < number + 2 and time.monotonic() < deadline:
+        pass
+
+    assert not house.pool.terminate_job(first, "SIGKILL")
+    house.until(lambda: first.has_ended and second.has_ended)
+    assert [first.answer, second.answer] == ["", ""]
 
 
 def test_terminating_by_sigusr1_raises_the_soft_limit(forks):
@@ -884,9 +1018,6 @@ def test_children_die_with_their_parent():
         "house.until(lambda: job.has_begun)\n"
         "print(*house.pids, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", program, os.path.dirname(__file__)], capture_output=True, text=True)
     pids = [int(pid) for pid in done.stdout.split()]
     deadline = time.monotonic() + 3

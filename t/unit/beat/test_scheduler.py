@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
 
-from celery import Celery
 from celery.beat import BeatLazyFunc, ScheduleEntry, Scheduler, SchedulingError
 from celery.schedules import crontab, schedule
-
-
-class Clock:
-    def __init__(self):
-        self.time = datetime(2026, 11, 20, 10, 30, tzinfo=timezone.utc)
-
-    def __call__(self):
-        return self.time
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def app():
-    with Celery("beat", broker="memory://", backend="cache+memory://", set_as_current=False) as app:
-        app.conf.timezone = "UTC"
-        yield app
 
 
 class Recording(Scheduler):

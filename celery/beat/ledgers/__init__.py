@@ -1,0 +1,1 @@
+"""Stores in which several beats agree who sends."""
