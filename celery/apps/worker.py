@@ -112,6 +112,10 @@ class Worker(WorkController):
         shown = str(self.colored.cyan(text)) if self._isatty else text
         print(safe_str(shown), file=sys.__stdout__, flush=True)
 
+    def on_stopped(self) -> None:
+        super().on_stopped()
+        self.impatience.watch()  # what is still to be settled at exit
+
     def on_consumer_ready(self, consumer: Any) -> None:
         signals.worker_ready.send(sender=consumer)
         logger.info("%s ready.", safe_str(self.hostname))
@@ -228,6 +232,7 @@ def _handler(
                 safe_say(f"worker: {how} shutdown (MainProcess)", sys.__stdout__)
                 signals.worker_shutting_down.send(sender=worker.hostname, sig=sig, how=how, exitcode=exitcode)
             setattr(state, flag, exitcode)
+            worker.impatience.watch()
         finally:
             set_in_sighandler(False)
 
@@ -240,7 +245,7 @@ def install_worker_term_handler(worker: Any, sig: str = "SIGTERM") -> None:
 
 
 def install_worker_int_handler(worker: Any, sig: str = "SIGINT") -> None:
-    """INT: warm shutdown; a second one is a cold one."""
+    """INT: warm shutdown, exit status 1 as of any program that is interrupted; a second one is a cold one."""
 
     def expect_second(worker: Any) -> None:
         again = "worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!"
@@ -249,16 +254,27 @@ def install_worker_int_handler(worker: Any, sig: str = "SIGINT") -> None:
             worker, sig=sig, again="Hitting Ctrl+C again will terminate all running tasks!"
         )
 
-    _handler(worker, sig, "Warm", "should_stop", EX_OK, expect_second)
+    _handler(worker, sig, "Warm", "should_stop", EX_FAILURE, expect_second)
 
 
 def install_worker_term_hard_handler(worker: Any, sig: str = "SIGQUIT", again: str | None = None) -> None:
-    """QUIT: cold shutdown, exit status 1; a second one ends the process where it stands (``again`` says so)."""
+    """QUIT: cold shutdown, exit status 1; a second one ends the process where it stands (``again`` says so).
+
+    With a soft shutdown before it, the second one cuts that short, and the third ends the process.
+    """
+
+    def end_here(*args: Any) -> None:
+        os._exit(EX_FAILURE)
+
+    def cut_short(*args: Any) -> None:
+        safe_say("worker: Waiting no longer for running tasks", sys.__stdout__)
+        platforms.signals[sig] = end_here
+        worker.cut_soft_shutdown()
 
     def expect_last(worker: Any) -> None:
         if again:
             safe_say(f"worker: {again}", sys.__stdout__)
-        platforms.signals[sig] = lambda *args: os._exit(EX_FAILURE)
+        platforms.signals[sig] = cut_short if worker.app.conf.worker_soft_shutdown_timeout else end_here
 
     _handler(worker, sig, "Cold", "should_terminate", EX_FAILURE, expect_last)
 

@@ -102,7 +102,8 @@ class CLIContext:
         """Print a line of the talk with the workers; ``direction`` is ``<-`` or ``->``."""
         if direction == "<-" and self.quiet:
             return
-        arrow = "" if self.quiet else f"{self.style(direction, fg='white', bold=True)} "
+        # Upstream: two spaces, which scripts may look for.
+        arrow = "" if self.quiet else f"{self.style(direction, fg='white', bold=True)}  "
         self.echo(f"{arrow}{title}")
         if body and show_body:
             self.echo(body)

@@ -63,7 +63,7 @@ from celery.bin.base import (
     is_flag=True,
     cls=CeleryOption,
     help_group="Calling Options",
-    help="Refuse a task that this app does not know.",
+    help="Refuse a task that this app does not know, and arguments that do not fit it.",
 )
 @click.pass_context
 @handle_preload_options
@@ -83,6 +83,7 @@ def call(
 ) -> None:
     """Send the task NAME and print its id."""
     _check_name(ctx, name, strict)
+    _check_arguments(ctx, name, args, kwargs, strict)
     try:
         sent = ctx.obj.app.send_task(
             name,
@@ -114,3 +115,17 @@ def _check_name(ctx: click.Context, name: str, strict: bool) -> None:
     if strict:
         raise click.UsageError(f"There is {problem}.")
     ctx.obj.error(f"Warning: {problem}; sent anyway. --strict refuses.")
+
+
+def _check_arguments(ctx: click.Context, name: str, args: list[Any], kwargs: dict[str, Any], strict: bool) -> None:
+    """Warn of arguments that do not fit the task as it is known here, or refuse them."""
+    task = ctx.obj.app.tasks.get(name)
+    check = getattr(task, "__header__", None) if task is not None and task.typing else None
+    if check is None:
+        return
+    try:
+        check(*args, **kwargs)
+    except TypeError as exc:
+        if strict:
+            raise click.UsageError(f"{exc}.") from exc
+        ctx.obj.error(f"Warning: {exc}; sent anyway. --strict refuses.")

@@ -55,9 +55,10 @@ def _commands(kind: str) -> dict[str, Any]:
 
 
 def _list(ctx: click.Context, kind: str) -> None:
-    for name, info in sorted(_commands(kind).items()):
-        ctx.obj.echo(f"  {ctx.obj.style(_usage(name, info), fg='green')}")
-        ctx.obj.echo(text.indent(info.help or "", 6))
+    formatter = ctx.make_formatter()
+    with formatter.section(f"{kind.capitalize()} Commands"):
+        formatter.write_dl([(_usage(name, info), info.help or "") for name, info in sorted(_commands(kind).items())])
+    ctx.obj.echo(formatter.getvalue().rstrip())
 
 
 def _usage(name: str, info: Any) -> str:

@@ -58,7 +58,7 @@ def events(
     loglevel: Any,
     **kwargs: Any,
 ) -> None:
-    """Print events (--dump), or take pictures of the cluster (--camera)."""
+    """Watch the cluster: on the whole terminal, event by event (--dump), or in pictures (--camera)."""
     app = ctx.obj.app
     if dump:
         from celery.events.dumper import evdump
@@ -68,10 +68,20 @@ def events(
     elif camera:
         _run_camera(ctx, camera, frequency, maxrate, loglevel, detach, **kwargs)
     else:
-        raise click.UsageError(
-            "The monitor for terminals is not part of this release yet.  "
-            "--dump prints each event, --camera=CLASS takes pictures."
-        )
+        _run_monitor(app)
+
+
+def _run_monitor(app: Any) -> None:
+    try:
+        from celery.events.cursesmon import evtop
+    except ImportError as exc:  # a Python without curses: on Windows
+        raise click.UsageError(f"There is no monitor without curses ({exc}); --dump prints each event.") from exc
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("The monitor needs a terminal; --dump prints each event, --camera takes pictures.")
+    with app.connection_for_read() as connection:  # while there is a terminal to complain on
+        connection.ensure_connection(max_retries=1, interval_start=0.2, reraise_as_library_errors=False)
+    _set_title("top")
+    evtop(app=app)
 
 
 def _run_camera(

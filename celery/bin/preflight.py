@@ -17,8 +17,10 @@ __all__ = (
     "check_identity",
     "check_writable",
     "parse_umask",
+    "read_settings",
     "refuse_held_pidfile",
     "warn_of_options_without",
+    "without_detach",
 )
 
 
@@ -86,3 +88,26 @@ def warn_of_options_without(ctx: click.Context, needed: str, *names: str) -> Non
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")
             click.echo(f"Warning: {option} has an effect together with {needed} only.", err=True)
+
+
+def read_settings(app: Any, words: list[str], namespace: str) -> None:
+    """Take over the settings that stand after ``--``, such as ``worker.prefetch_multiplier=2``."""
+    if not words:
+        return
+    try:
+        app.config_from_cmdline(words, namespace=namespace)
+    except (KeyError, ValueError) as exc:
+        reason = exc.args[0] if isinstance(exc, KeyError) and exc.args else exc
+        raise click.UsageError(f"Cannot read the settings after `--`: {reason}") from exc
+
+
+def without_detach(words: list[str]) -> list[str]:
+    """Return the words of the command line for the daemon: it is in its directory already, and need not fork."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip or word in ("--detach", "-D", "--workdir") or word.startswith("--workdir="):
+            skip = word == "--workdir" and not skip
+            continue
+        kept.append(word)
+    return kept

@@ -48,7 +48,7 @@ def purge(
         messages = text.pluralize(deleted, "message")
         ctx.obj.echo(f"Purged {deleted} {messages} from {len(names)} known task {count_text}.")
     else:
-        ctx.obj.echo(f"No messages purged from {len(names)} {count_text}")
+        ctx.obj.echo(f"No messages purged from {len(names)} {count_text}.")
 
 
 def _purge(connection: object, queue: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -25,10 +24,12 @@ from celery.bin.preflight import (
     check_identity,
     check_writable,
     parse_umask,
+    read_settings,
     refuse_held_pidfile,
     warn_of_options_without,
+    without_detach,
 )
-from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
+from celery.platforms import EX_FAILURE, EX_OK, create_pidlock, detached, maybe_drop_privileges
 from celery.utils.log import get_logger
 from celery.utils.nodenames import default_nodename, host_format, node_format
 
@@ -415,8 +416,8 @@ def worker(
     celery -A proj worker --autoscale=10,2
     """
     app = ctx.obj.app
-    _read_settings(app, ctx.args)
-    _refuse_unready(kwargs)
+    read_settings(app, ctx.args, "worker")
+    _refuse_contradictions(kwargs)
     app.conf.validate()
     check_identity(uid, gid)
     umask = parse_umask(kwargs.pop("umask", None))
@@ -424,11 +425,14 @@ def worker(
     if kwargs.pop("detach", False):
         _go_to_background(ctx, hostname, logfile, pidfile, uid, gid, umask, executable)
     warn_of_options_without(ctx, "--detach", "executable")
-    warn_of_options_without(ctx, "--beat", "schedule_filename", "scheduler")
+    if not kwargs.get("beat"):
+        warn_of_options_without(ctx, "--beat", "schedule_filename", "scheduler")
     if umask is not None:
         os.umask(umask)
+    if pidfile:  # before anything is given up: its place may be one that only the superuser writes to
+        create_pidlock(node_format(pidfile, hostname))
     maybe_drop_privileges(uid=uid, gid=gid)
-    _check_files(hostname, logfile, pidfile, statedb)
+    _check_files(hostname, logfile, statedb)
     running = app.Worker(
         hostname=hostname,
         pool_cls=pool_cls or kwargs.pop("pool"),
@@ -446,19 +450,8 @@ def worker(
     ctx.exit(running.exitcode or EX_OK)
 
 
-def _read_settings(app: Any, words: list[str]) -> None:
-    """Take over the settings that stand after ``--``, such as ``worker.prefetch_multiplier=2``."""
-    if not words:
-        return
-    try:
-        app.config_from_cmdline(words, namespace="worker")
-    except (KeyError, ValueError) as exc:
-        reason = exc.args[0] if isinstance(exc, KeyError) and exc.args else exc
-        raise click.UsageError(f"Cannot read the settings after `--`: {reason}") from exc
-
-
-def _check_files(hostname: str, logfile: str | None, pidfile: str | None, statedb: str | None) -> None:
-    for path, what in ((logfile, "log file"), (pidfile, "pidfile"), (statedb, "state file")):
+def _check_files(hostname: str, logfile: str | None, statedb: str | None = None) -> None:
+    for path, what in ((logfile, "log file"), (statedb, "state file")):
         if isinstance(path, str) and path:
             check_writable(node_format(path, hostname, i="0", I=""), what)
 
@@ -475,10 +468,10 @@ def _go_to_background(
 ) -> NoReturn:
     """Start this command again as a daemon; whatever can be refused is refused here, before it is out of sight."""
     check_executable(executable)
-    _check_files(hostname, logfile, None, None)
+    _check_files(hostname, logfile)
     refuse_held_pidfile(node_format(pidfile, hostname) if pidfile else None)
     os.environ.pop("CELERY_WORKER_DETACH", None)  # the daemon is to stay where it is
-    argv = ["-m", "celery", *_without_detach(sys.argv[1:])]
+    argv = ["-m", "celery", *without_detach(sys.argv[1:])]
     sys.exit(
         detach(
             sys.executable,
@@ -495,22 +488,8 @@ def _go_to_background(
     )
 
 
-def _without_detach(words: list[str]) -> list[str]:
-    """Return the words of the command line for the daemon: it is in its directory already, and need not fork."""
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip or word in ("--detach", "-D", "--workdir") or word.startswith("--workdir="):
-            skip = word == "--workdir" and not skip
-            continue
-        kept.append(word)
-    return kept
-
-
-def _refuse_unready(options: dict[str, Any]) -> None:
-    """Refuse what this release does not do yet, instead of accepting it in silence."""
-    if options.get("beat") and not hasattr(import_module("celery.beat"), "EmbeddedService"):
-        raise click.UsageError("-B: beat is not part of this release yet.")
+def _refuse_contradictions(options: dict[str, Any]) -> None:
+    """Refuse options that cannot both be meant."""
     soft, hard = options.get("soft_time_limit"), options.get("time_limit")
     if soft and hard and soft >= hard:
         raise click.UsageError(f"--soft-time-limit ({soft:g}) must be below --time-limit ({hard:g}).")

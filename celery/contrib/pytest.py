@@ -150,6 +150,15 @@ def celery_worker(
 
 
 @pytest.fixture
+def celery_inprocess_worker(celery_app: Celery) -> Iterator[Any]:
+    """A worker without threads, whose clock the test turns: `celery.contrib.testing.inprocess`."""
+    from celery.contrib.testing.inprocess import InProcessWorker
+
+    with InProcessWorker(celery_app) as worker:
+        yield worker
+
+
+@pytest.fixture
 def depends_on_current_app(celery_app: Celery) -> None:
     """Make the app of the test the current one, where the trap is set."""
     celery_app.set_current()

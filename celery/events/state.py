@@ -7,43 +7,28 @@ from __future__ import annotations
 
 import bisect
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
-from decimal import Decimal
 from itertools import islice
-from math import ceil
 from typing import Any
 from weakref import WeakSet, ref
 
 from kombu.clocks import timetuple
-from kombu.utils.objects import cached_property
 
 from celery import states
-from celery.utils.functional import LRUCache, memoize
-from celery.utils.log import get_logger
+from celery.events.nodes import HEARTBEAT_DRIFT_MAX, HEARTBEAT_EXPIRE_WINDOW, Worker, heartbeat_expires
+from celery.events.tasks import TASK_EVENT_TO_STATE, Task
+from celery.utils.functional import LRUCache
 
-__all__ = ("State", "Task", "Worker", "heartbeat_expires")
-
-logger = get_logger(__name__)
-
-#: A worker counts as alive for this many percent of its heartbeat interval after the last one.
-HEARTBEAT_EXPIRE_WINDOW = 200
-
-#: Seconds between sending and receiving a heartbeat from which the clocks, or the load, are worth a warning.
-HEARTBEAT_DRIFT_MAX = 16
-
-TASK_EVENT_TO_STATE = {
-    "sent": states.PENDING,
-    "received": states.RECEIVED,
-    "started": states.STARTED,
-    "failed": states.FAILURE,
-    "retried": states.RETRY,
-    "succeeded": states.SUCCESS,
-    "revoked": states.REVOKED,
-    "rejected": states.REJECTED,
-}
+__all__ = (
+    "HEARTBEAT_DRIFT_MAX",
+    "HEARTBEAT_EXPIRE_WINDOW",
+    "TASK_EVENT_TO_STATE",
+    "State",
+    "Task",
+    "Worker",
+    "heartbeat_expires",
+)
 
 
 class CallableDefaultdict(defaultdict[Any, Any]):
@@ -55,295 +40,6 @@ class CallableDefaultdict(defaultdict[Any, Any]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fun(*args, **kwargs)
-
-
-@memoize(maxsize=1000, keyfun=lambda hostname, *_: hostname)
-def _warn_drift(hostname: str, drift: float, local_received: float, timestamp: float) -> None:
-    """Warn once of each node whose events come late, or come from a clock that differs."""
-    logger.warning(
-        "Substantial drift from %s may mean clocks are out of sync.  Current drift is %s seconds.  [orig: %s recv: %s]",
-        hostname,
-        ceil(drift),
-        datetime.fromtimestamp(local_received),
-        datetime.fromtimestamp(timestamp),
-    )
-
-
-def heartbeat_expires(
-    timestamp: Any,
-    freq: Any = 60,
-    expire_window: Any = HEARTBEAT_EXPIRE_WINDOW,
-    Decimal: type = Decimal,
-    float: Callable[[Any], Any] = float,
-    isinstance: Callable[..., bool] = isinstance,
-) -> float:
-    """Return until when a worker is alive whose last heartbeat was at ``timestamp``; all in seconds."""
-    # Snapshots that went through a database come back with decimals.
-    seconds, every, percent = (
-        float(value) if isinstance(value, Decimal) else value for value in (timestamp, freq, expire_window)
-    )
-    return seconds + every * (percent / 1e2)  # type: ignore[no-any-return]  # whatever number it was
-
-
-class Worker:
-    """A node, and the times of its last heartbeats."""
-
-    heartbeat_max = 4
-    expire_window = HEARTBEAT_EXPIRE_WINDOW
-
-    _fields = (
-        "hostname",
-        "pid",
-        "freq",
-        "heartbeats",
-        "clock",
-        "active",
-        "processed",
-        "loadavg",
-        "sw_ident",
-        "sw_ver",
-        "sw_sys",
-    )
-
-    def __init__(
-        self,
-        hostname: str | None = None,
-        pid: int | None = None,
-        freq: float = 60,
-        heartbeats: list[float] | None = None,
-        clock: int = 0,
-        active: int | None = None,
-        processed: int | None = None,
-        loadavg: Any = None,
-        sw_ident: str | None = None,
-        sw_ver: str | None = None,
-        sw_sys: str | None = None,
-    ) -> None:
-        self.hostname = hostname
-        self.pid = pid
-        self.freq = freq
-        self.heartbeats = [] if heartbeats is None else heartbeats
-        self.clock = clock or 0
-        self.active = active
-        self.processed = processed
-        self.loadavg = loadavg
-        self.sw_ident = sw_ident
-        self.sw_ver = sw_ver
-        self.sw_sys = sw_sys
-
-    def event(
-        self,
-        type_: str | None,
-        timestamp: float | None = None,
-        local_received: float | None = None,
-        fields: dict[str, Any] | None = None,
-    ) -> None:
-        """Take in an event of this node: its fields, and that the node was alive at ``local_received``."""
-        for name, value in (fields or {}).items():
-            if name not in ("type", "timestamp", "local_received", "utcoffset", "heartbeats"):
-                setattr(self, name, value)
-        if type_ == "offline":
-            self.heartbeats[:] = []
-        elif local_received and timestamp:
-            drift = abs(local_received - timestamp)
-            if drift > HEARTBEAT_DRIFT_MAX:
-                _warn_drift(str(self.hostname), drift, local_received, timestamp)
-            if self.heartbeats and local_received < self.heartbeats[-1]:
-                bisect.insort(self.heartbeats, local_received)
-            else:
-                self.heartbeats.append(local_received)
-            del self.heartbeats[: -self.heartbeat_max]
-
-    def update(self, f: dict[str, Any], **kw: Any) -> None:
-        """Set attributes from ``f`` and the keywords."""
-        for name, value in {**f, **kw}.items():
-            setattr(self, name, value)
-
-    @property
-    def status_string(self) -> str:
-        return "ONLINE" if self.alive else "OFFLINE"
-
-    @property
-    def heartbeat_expires(self) -> float:
-        return heartbeat_expires(self.heartbeats[-1], self.freq, self.expire_window)
-
-    @property
-    def alive(self) -> bool:
-        return bool(self.heartbeats) and time.time() < self.heartbeat_expires
-
-    @property
-    def id(self) -> str:
-        return f"{self.hostname}.{self.pid}"
-
-    def __eq__(self, other: object) -> bool:
-        return self.hostname == other.hostname if isinstance(other, Worker) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.hostname)
-
-    def __reduce__(self) -> Any:
-        return self.__class__, tuple(getattr(self, name) for name in self._fields)
-
-    def __repr__(self) -> str:
-        return f"<Worker: {self.hostname} ({self.status_string})>"
-
-
-class Task:
-    """A task, as its events tell of it.  Each kind of event leaves its time in an attribute of its name."""
-
-    worker: Worker | None = None
-    name = received = sent = started = succeeded = failed = retried = revoked = rejected = None
-    args = kwargs = eta = expires = retries = result = exception = timestamp = runtime = None
-    traceback = exchange = routing_key = root_id = parent_id = client = None
-    state = states.PENDING
-    clock = 0
-
-    #: What a late event may still tell of a task that has gone further.
-    merge_rules = {
-        states.RECEIVED: ("name", "args", "kwargs", "parent_id", "root_id", "retries", "eta", "expires"),
-    }
-
-    _fields = (
-        "uuid",
-        "name",
-        "state",
-        "received",
-        "sent",
-        "started",
-        "rejected",
-        "succeeded",
-        "failed",
-        "retried",
-        "revoked",
-        "args",
-        "kwargs",
-        "eta",
-        "expires",
-        "retries",
-        "worker",
-        "result",
-        "exception",
-        "timestamp",
-        "runtime",
-        "traceback",
-        "exchange",
-        "routing_key",
-        "clock",
-        "client",
-        "root",
-        "root_id",
-        "parent",
-        "parent_id",
-        "children",
-    )
-
-    #: What `info` shows unless it is told otherwise.
-    _info_fields = (
-        "args",
-        "kwargs",
-        "retries",
-        "result",
-        "eta",
-        "runtime",
-        "expires",
-        "exception",
-        "exchange",
-        "routing_key",
-        "root_id",
-        "parent_id",
-    )
-
-    def __init__(
-        self,
-        uuid: str | None = None,
-        cluster_state: State | None = None,
-        children: Iterable[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.uuid = uuid
-        self.cluster_state = cluster_state
-        known = (cluster_state.tasks.get(task_id) for task_id in children or ()) if cluster_state else ()
-        self.children: WeakSet[Task] = WeakSet(task for task in known if task is not None)
-        self.__dict__.update(kwargs)
-
-    def event(
-        self,
-        type_: str,
-        timestamp: float | None = None,
-        local_received: float | None = None,
-        fields: dict[str, Any] | None = None,
-        precedence: Callable[[str], int] = states.precedence,
-        setattr: Callable[..., None] = setattr,
-        task_event_to_state: Callable[[str], str | None] = TASK_EVENT_TO_STATE.get,
-        RETRY: str = states.RETRY,
-    ) -> None:
-        """Take in one event; one that comes late completes what is known, and takes nothing back."""
-        told = dict(fields or {})
-        state = task_event_to_state(type_)
-        if state is not None:
-            setattr(self, type_, timestamp)
-        else:
-            state = type_.upper()  # an event of the user's own
-        is_late = RETRY not in (state, self.state) and precedence(state) > precedence(self.state)
-        if is_late:
-            kept = self.merge_rules.get(state)
-            if kept is not None:
-                told = {name: told.get(name) for name in kept}
-        else:
-            told.update(state=state, timestamp=timestamp)
-        self.__dict__.update(told)
-
-    def info(self, fields: Iterable[str] | None = None, extra: Iterable[str] | None = None) -> dict[str, Any]:
-        """Return what is known of ``fields`` (and ``extra``), without those that are ``None``."""
-        names = [*(self._info_fields if fields is None else fields), *(extra or ())]
-        values = {name: getattr(self, name, None) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values: related tasks by id, the worker by its host name."""
-        values: dict[str, Any] = {name: getattr(self, name, None) for name in self._fields}
-        values["children"] = [child.id for child in self.children]
-        for relation in ("root", "parent"):
-            values[relation] = values[relation].id if values[relation] is not None else None
-        return values
-
-    @property
-    def id(self) -> str | None:
-        return self.uuid
-
-    @property
-    def origin(self) -> Any:
-        return self.client if self.worker is None else self.worker.id
-
-    @property
-    def ready(self) -> bool:
-        return self.state in states.READY_STATES
-
-    @cached_property
-    def parent(self) -> Task | None:
-        return self._relative(self.parent_id)
-
-    @cached_property
-    def root(self) -> Task | None:
-        return self._relative(self.root_id)
-
-    def _relative(self, task_id: str | None) -> Task | None:
-        if task_id and self.cluster_state is not None:
-            found: Task | None = self.cluster_state.tasks.get(task_id)
-            return found
-        return None
-
-    def __reduce__(self) -> Any:
-        return _make_task, (self.__class__, self.as_dict())
-
-    def __repr__(self) -> str:
-        return f"<Task: {self.name}({self.uuid}) {self.state} clock:{self.clock}>"
-
-
-def _make_task(cls: type[Task], values: dict[str, Any]) -> Task:
-    """Return a task from what `Task.as_dict` gave, without its cluster."""
-    values = {name: value for name, value in values.items() if name not in ("root", "parent", "children")}
-    return cls(**values)
 
 
 #: For annotations in `State`, where the names themselves are attributes.

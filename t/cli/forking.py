@@ -15,10 +15,12 @@ import traceback
 import celery.__main__
 import celery.app.base
 import celery.apps.worker
+import celery.bin.amqp
 import celery.bin.call
 import celery.bin.celery
 import celery.bin.control
 import celery.bin.events
+import celery.bin.multi
 import celery.bin.result
 import celery.bin.worker
 

@@ -105,17 +105,34 @@ COMMANDS = [
     ("16", ["-A", "proj", "call", "proj.add", "-a", "[1,"], USAGE, r"Error: .*'\[1,' is no JSON"),
     ("16", ["-A", "proj", "call", "proj.add", "-a", "{}"], USAGE, r"Error: .*'\{\}' is no JSON array"),
     (
+        "16",
+        "-A proj call proj.add -a [1,2,3]",
+        OK,
+        r"Warning: add\(\) takes .* arguments but 3 were given; sent anyway",
+    ),
+    ("16", "-A proj call proj.add -a [1,2,3] --strict", USAGE, r"Error: add\(\) takes .* but 3 were given"),
+    (
         "17",
         "-A proj call proj.ad",
         OK,
         r"Warning: no task of the name `proj\.ad` here \(3 known, nearest `proj\.add`\)",
     ),
     ("17", "-A proj call proj.ad --strict", USAGE, r"Error: There is no task of the name `proj\.ad` here"),
-    ("18", "-A proj call proj.add --eta tomorrow", USAGE, r"Error: .*'tomorrow' is no ISO 8601 time"),
+    ("18", "-A proj call proj.add -a [1,2] --eta tomorrow", USAGE, r"Error: .*'tomorrow' is no ISO 8601 time"),
     ("18", "-A proj worker --time-limit 3 --soft-time-limit 4", USAGE, r"Error: --soft-time-limit \(4\) must be below"),
     ("18", "-A proj worker --time-limit=-1", USAGE, r"Error: .*--time-limit.*must not be negative"),
-    ("19", "-A proj call proj.add --countdown nan", USAGE, r"Error: `countdown` must be a number of seconds, got nan"),
-    ("20", "-A proj call proj.add --serializer jsn", USAGE, r"Error: No encoder installed for jsn\. Known .*json"),
+    (
+        "19",
+        "-A proj call proj.add -a [1,2] --countdown nan",
+        USAGE,
+        r"Error: `countdown` must be a number of seconds, got nan",
+    ),
+    (
+        "20",
+        "-A proj call proj.add -a [1,2] --serializer jsn",
+        USAGE,
+        r"Error: No encoder installed for jsn\. Known .*json",
+    ),
     ("23", "-A nostore result 123", CONFIG, r"Error: `celery result` needs `result_backend`, which is not set"),
     ("24", "-A proj result 123 --timeout 0.1", FAILURE, r"Error: Task 123 has no result after 0\.1 s"),
     ("24", "-A proj result 123 -t nosuch", USAGE, r"Error: --task: there is no task of the name `nosuch`"),
@@ -130,7 +147,7 @@ COMMANDS = [
     ("-", "-A proj inspect ping -t 0.1", UNAVAILABLE, r"Error: No nodes replied within time constraint"),
     ("-", "-A proj control heartbeat -t 0.1", UNAVAILABLE, r"Error: No nodes replied within time constraint"),
     ("-", "-A proj status -t 0.1", UNAVAILABLE, r"Error: No nodes replied within time constraint"),
-    ("-", "-A proj events", USAGE, r"Error: The monitor for terminals is not part of this release yet"),
+    ("-", "-A proj events", USAGE, r"Error: The monitor needs a terminal; --dump prints each event"),
     ("-", "-A proj events -c no.such.Cam", USAGE, r"Error: --camera: there is no class no\.such\.Cam"),
 ]
 
@@ -140,6 +157,7 @@ MODULES = {
     "syntax.py": "def\n",
     "needs.py": "import nosuch\n",
     "unknown.py": "from proj import app\napp.conf.task_serializzer = 'json'\n",
+    "both.py": "from proj import app\napp.conf.update(broker_url='memory://', brokr_url='redis://')\n",
     "many.py": "from proj import app\napp.conf.worker_concurrency = 'many'\n",
     "mixed.py": "from proj import app\napp.conf.update(worker_concurrency=1, CELERY_TASK_SERIALIZER='json')\n",
     "nostore.py": "from celery import Celery\napp = Celery(broker='memory://')\n",
@@ -149,6 +167,12 @@ MODULES = {
 # row, expression, error's class (or None), line of the error or the warning
 CODE = [
     ("8", "conf(task_serializzer='json').conf.validate()", "ImproperlyConfigured", r"Did you mean `task_serializer`\?"),
+    (
+        "8",
+        "conf(brokr_url='redis://', broker_url='memory://').conf.validate()",
+        None,
+        r"CeleryWarning: Unknown setting `brokr_url` beside `broker_url`, which is set, too: it has no effect",
+    ),
     ("9", "conf(worker_concurrency='many').conf.worker_concurrency", "Misconfigured", r"must be a whole number ≥ 1"),
     (
         "15",
@@ -179,7 +203,7 @@ CODE = [
         "SerializerNotInstalled",
         r"No encoder installed for jsn\. Known",
     ),
-    ("22", "itself()", "ValueError", r"The chain contains itself: .*add"),
+    ("22", "itself()", "ValueError", r"The signature contains itself: .*add"),
     (
         "23",
         "forgets.delay(1).get(timeout=1)",
@@ -264,6 +288,14 @@ def test_row_1_a_worker_without_an_app_and_without_configuration_says_what_is_mi
     ran = project.celery("worker", "-P", "solo", "--broker-timeout", "0.1", env={"CELERY_BROKER_READ_URL": url})
 
     assert matches(r"No app\. Give one: -A module or -A module:name\.", ran.first_line)
+
+
+def test_row_8_a_wrong_name_beside_the_right_one_is_told_when_the_worker_starts(project):
+    program = project.start("-A", "both", "worker", "-P", "solo", "-l", "INFO", env={"PYTHONPATH": str(project.path)})
+    program.send("SIGTERM")
+
+    assert program.end() == 0
+    assert "Unknown setting `brokr_url` beside `broker_url`, which is set, too" in program.output
 
 
 def test_row_6_nobody_listens(project, matches, closed_port):

@@ -35,12 +35,12 @@ def busy(project, wait_until):
 # -- signals
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_ends_the_worker_when_its_task_is_done(busy, name):
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 0), ("SIGINT", 1)])
+def test_a_signal_ends_the_worker_when_its_task_is_done(busy, name, status):
     program = busy(0.5)
     program.send(name)
 
-    assert program.end() == 0
+    assert program.end() == status
     assert "worker: Warm shutdown (MainProcess)" in program.output
     assert re.search(r"Task proj\.sleepy\[.*\] succeeded in", program.output)
     assert ("worker: Hitting Ctrl+C again will initiate cold shutdown" in program.output) == (name == "SIGINT")
@@ -64,6 +64,36 @@ def test_quit_cuts_what_runs(busy, name, env):
 
     assert program.end() == 1
     assert "worker: Cold shutdown (MainProcess)" in program.output
+
+
+SOFT = ("--", "worker.soft_shutdown_timeout=60", "worker.prefetch_multiplier=2")
+
+
+@pytest.mark.parametrize("names", [("SIGQUIT",), ("SIGINT", "SIGINT")])
+def test_a_soft_shutdown_lets_running_tasks_end_and_gives_back_the_others(project, busy, names):
+    program = busy(2, *SOFT)
+    second = project.celery("-A", "proj", "call", "proj.sleepy", "-a", "[0.01]").stdout.strip()
+    program.wait_for(rf"{second}\] received")
+    for name in names:
+        program.send(name)
+        program.wait_for({"SIGINT": "(Warm|Cold) shutdown", "SIGQUIT": "Cold shutdown"}[name])
+
+    assert program.end() == 1
+    assert "Initiating Soft Shutdown, terminating in 60.0 seconds" in program.output
+    assert re.search(r"Task proj\.sleepy\[.*\] succeeded in", program.output)
+    assert f"{second}] succeeded" not in program.output
+    assert "Purged 1 message" in project.celery("-A", "proj", "purge", "-f").stdout
+
+
+def test_one_more_signal_cuts_a_soft_shutdown_short(project, busy):
+    program = busy(600, *SOFT)
+    program.send("SIGQUIT")
+    program.wait_for("Initiating Soft Shutdown")
+    program.send("SIGQUIT")
+
+    assert program.end() == 1
+    assert "Waiting no longer for running tasks" in program.output
+    assert "succeeded" not in program.output
 
 
 def test_hup_starts_the_worker_anew_in_the_same_process(project):
@@ -226,19 +256,6 @@ def test_revoked_tasks_are_remembered_in_the_state_file(project):
     assert [file.name for file in project.path.glob("w1.state*")]
 
 
-def test_embedded_beat_is_refused_where_there_is_no_beat(project):
-    try:
-        from celery.beat import EmbeddedService  # noqa: F401
-    except ImportError:
-        ran = project.celery("-A", "proj", *QUICK, "-B")
-        assert ran.status == 2
-        assert ran.first_line.startswith("Error: -B: beat is not part of this release yet")
-    else:
-        program = start(project, "-P", "solo", "-B")
-        program.send("SIGTERM")
-        assert program.end() == 0
-
-
 def test_options_that_do_nothing_here_say_so(project):
     program = start(project, "-P", "solo", "--executable", "/bin/false", "--scheduler", "x.Y")
     program.send("SIGTERM")
@@ -249,7 +266,7 @@ def test_options_that_do_nothing_here_say_so(project):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser becomes somebody else")
-def test_a_worker_becomes_another_user(project):
+def test_a_worker_becomes_another_user(project, wait_until):
     os.chmod(project.path, 0o777)
     for parent in project.path.parents[:3]:
         if parent.owner() == "root" and str(parent) not in ("/", "/tmp"):
@@ -257,7 +274,21 @@ def test_a_worker_becomes_another_user(project):
     probe = project.python("import os, sys; os.setuid(65534); os.execv(sys.executable, [sys.executable, '-c', ''])")
     if probe.status:
         pytest.skip("this interpreter is not for everybody")
-    program = start(project, "-P", "solo", "--uid", "nobody", env={"HOME": "/"})
+    os.chmod(project.path / "results", 0o777)
+    pidfile = project.path / "private" / "w.pid"  # where only the superuser writes
+    pidfile.parent.mkdir(mode=0o755)
+    files = ("--pidfile", str(pidfile), "-f", "w.log")
+    project.celery("-A", "proj", *QUICK, "-P", "solo", "--uid", "nobody", "-D", *files, env={"HOME": "/"})
+    log = project.path / "w.log"
+    wait_until(lambda: log.exists() and " ready." in log.read_text(), "a daemon that is ready")
+    detached = int(pidfile.read_text())
+    status = Path(f"/proc/{detached}/status").read_text()
+    assert pidfile.owner() == "root"
+    os.kill(detached, signal.SIGTERM)
+    assert re.findall(r"[UG]id:\s+(\d+)", status) == ["65534", "65534"]
+
+    program = start(project, "-P", "solo", "--uid", "nobody", "--pidfile", str(pidfile), env={"HOME": "/"})
+    assert pidfile.read_text() == f"{program.process.pid}\n"
     status = Path(f"/proc/{program.process.pid}/status").read_text()
     program.send("SIGTERM")
 

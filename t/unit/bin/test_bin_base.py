@@ -11,8 +11,8 @@ import pytest
 from celery import Celery
 from celery.bin import base
 from celery.bin.errors import EX_CONFIG, explained
-from celery.bin.preflight import check_writable, parse_umask
-from celery.bin.worker import AUTOSCALE, HOSTNAME, WORKERS_POOL, _without_detach
+from celery.bin.preflight import check_writable, parse_umask, without_detach
+from celery.bin.worker import AUTOSCALE, HOSTNAME, WORKERS_POOL
 from celery.exceptions import ImproperlyConfigured, SecurityError
 from celery.platforms import LockFailed
 
@@ -81,7 +81,7 @@ def test_without_colour_nothing_is_coloured(context, capsys):
     context.error("wrong")
 
     captured = capsys.readouterr()
-    assert captured.out == "plain\n-> title\nbody\n"
+    assert captured.out == "plain\n->  title\nbody\n"
     assert captured.err == "wrong\n"
 
 
@@ -133,4 +133,4 @@ def test_files_that_cannot_be_written_are_refused(tmp_path):
 def test_a_daemon_is_started_without_what_made_it_one():
     words = ["--workdir", "sub", "-A", "proj", "worker", "--detach", "-D", "-n", "w", "--workdir=sub"]
 
-    assert _without_detach(words) == ["-A", "proj", "worker", "-n", "w"]
+    assert without_detach(words) == ["-A", "proj", "worker", "-n", "w"]

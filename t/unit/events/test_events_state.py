@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery import states
-from celery.events.state import HEARTBEAT_DRIFT_MAX, State, Task, Worker, _warn_drift, heartbeat_expires
+from celery.events.nodes import _warn_drift
+from celery.events.state import HEARTBEAT_DRIFT_MAX, State, Task, Worker, heartbeat_expires
 
 NOW = 1_900_000_000.0
 
@@ -280,3 +281,15 @@ def test_what_is_known_of_a_task_is_shown_in_short():
     assert task.info() == {"args": "(1,)", "result": "3", "runtime": 0.5}
     assert task.info(fields=["name"], extra=["uuid", "eta"]) == {"name": "add", "uuid": "t1"}
     assert (task.origin, repr(task)) == ("w1@here.7", "<Task: add(t1) PENDING clock:0>")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"freq": {}}, {"freq": None}, {"clock": "x"}, {"event": 1}, {"alive": False}, {"heartbeat_max": "x"}]
+)
+def test_an_event_cannot_spoil_what_is_known_of_its_node(fields):
+    worker = Worker("a@b")
+    worker.event("heartbeat", time.time(), time.time(), {"hostname": "a@b", "own": 1, **fields})
+    worker.event("heartbeat", time.time(), time.time(), {"active": 3})
+
+    assert worker.alive
+    assert (worker.own, worker.active, worker.freq, worker.clock) == (1, 3, 60, 0)
