@@ -47,6 +47,17 @@ def memory_of(pid: int, field: str = "VmRSS") -> int:
     return 0
 
 
+class Memory:
+    """What the processes of a worker took at most since this was made, beyond what they took then."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker, self.base = worker, {pid: memory_of(pid) for pid in (worker.pid, *worker.children())}
+
+    def peak(self) -> int:
+        """Return the bytes of the one that took most; all must still be there."""
+        return max(memory_of(pid, "VmHWM") - base for pid, base in self.base.items())
+
+
 class Actor:
     """A process with a log file, in its own process group."""
 

@@ -262,20 +262,24 @@ def mutations(seed: int, count: int) -> Iterator[Case]:
     for number in range(count):
         message = envelope(body_for(), good())
         kind = dice.choice(("value", "value", "value", "drop", "bytes", "cut", "body", "swap"))
-        payload = _mutated(dice, message, kind)
+        payload = mutated(dice, message, kind, body_for())
         yield Case(f"mutation {number} of seed {seed}: {kind}", ANY, payload)
 
 
-def _mutated(dice: random.Random, message: dict[str, Any], kind: str) -> bytes:
+def mutated(dice: random.Random, message: dict[str, Any], kind: str, plain_body: bytes) -> bytes:
+    """Return ``message`` as JSON, with a change of this ``kind``; ``body`` changes ``plain_body`` and puts it in."""
     if kind in ("value", "drop"):
         for _ in range(dice.choice((1, 1, 2, 4))):
-            place, key = dice.choice(list(_places(message)))
+            places = list(_places(message))
+            if not places:  # nothing is left of it
+                break
+            place, key = dice.choice(places)
             if kind == "drop":
                 place.pop(key, None)
             elif key in place:
                 place[key] = deepcopy(dice.choice(JUNK))
     if kind == "body":
-        body = bytearray(body_for())
+        body = bytearray(plain_body)
         for _ in range(dice.randint(1, 4)):
             body[dice.randrange(len(body))] = dice.randrange(256)
         message["body"] = b64encode(body).decode()

@@ -24,6 +24,8 @@ app.conf.update(
     broker_connection_max_retries=None,
 )
 app.conf.update(json.loads(os.environ.get("FAULT_CONF", "{}")))
+if app.conf.security_key:
+    app.setup_security()
 
 _effects: dict = {}
 
@@ -44,6 +46,23 @@ def effect(self, seconds=0.001):
     record("begin", self.request.id, os.getpid(), start)
     if seconds:
         time.sleep(seconds)
+    record("end", self.request.id, os.getpid(), start, time.monotonic_ns(), self.request.retries)
+
+
+@app.task(bind=True)
+def fails(self, size):
+    """Raise an exception with ``size`` bytes of text."""
+    start = time.monotonic_ns()
+    record("end", self.request.id, os.getpid(), start, time.monotonic_ns(), self.request.retries)
+    raise ValueError("x" * int(size))
+
+
+@app.task(bind=True)
+def retries(self, seconds=0.0):
+    """Be tried three times."""
+    start = time.monotonic_ns()
+    if self.request.retries < 2:
+        raise self.retry(countdown=0)
     record("end", self.request.id, os.getpid(), start, time.monotonic_ns(), self.request.retries)
 
 
@@ -69,6 +88,14 @@ def poison_group(self):
 
 
 @app.task(bind=True)
+def poison_worker(self):
+    """Kill the worker's main process at once, before anybody can note that this began."""
+    record("begin", self.request.id, os.getpid(), time.monotonic_ns())
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(10)
+
+
+@app.task(bind=True)
 def glutton(self, megabytes=1000):
     """Ask for more memory than there is."""
     record("begin", self.request.id, os.getpid(), time.monotonic_ns())
@@ -81,6 +108,12 @@ def blob(self, payload):
     start = time.monotonic_ns()
     record("end", self.request.id, os.getpid(), start, time.monotonic_ns(), 0)
     return len(payload)
+
+
+@app.task
+def inflate(size):
+    """Return a text of ``size`` bytes."""
+    return "x" * int(size)
 
 
 # -- against time limits: each would run for SECONDS
@@ -149,3 +182,14 @@ def exits():
 def leaves_thread():
     threading.Thread(target=time.sleep, args=(SECONDS,), daemon=False).start()
     return "left"
+
+
+@app.task(bind=True, max_retries=1, default_retry_delay=0)
+def confides(self, secret, fails=False):
+    """Retry once, so that a message of ours has the arguments; then end, or fail."""
+    if not self.request.retries:
+        raise self.retry()
+    record("end", self.request.id, os.getpid(), time.monotonic_ns(), time.monotonic_ns(), self.request.retries)
+    if fails:
+        raise ValueError("of no concern to anybody")
+    return len(secret)

@@ -71,13 +71,19 @@ def cells() -> list[Cell]:
         Cell("store.before_confirm", PARENT, "killparent,delay=0.2", 2, 1, ""),
         Cell("store.before_confirm", "raise", "raise", 2, 1),
         Cell("store.before_confirm", "sleep", "sleep:0.5", 1, 1),
-        # The acknowledgement: after the effect when late, after the start when early.
-        Cell("ack.before_send", PARENT, "kill", 2, 1),
-        Cell("ack.before_send", "raise", "raise", 1, 1),
-        Cell("ack.before_send", "sleep", "sleep:0.5", 1, 1),
-        Cell("ack.after_send", PARENT, "kill", 1, 0, ""),
-        Cell("ack.after_send", "raise", "raise", 1, 1),
-        Cell("ack.after_send", "sleep", "sleep:0.5", 1, 1),
+        # The acknowledgement after the effect.  An early one is a note that the task has begun.
+        Cell("ack.before_send", PARENT, "kill", 2, NEVER),
+        Cell("ack.before_send", "raise", "raise", 1, NEVER),
+        Cell("ack.before_send", "sleep", "sleep:0.5", 1, NEVER),
+        Cell("ack.after_send", PARENT, "kill", 1, NEVER),
+        Cell("ack.after_send", "raise", "raise", 1, NEVER),
+        Cell("ack.after_send", "sleep", "sleep:0.5", 1, NEVER),
+        Cell("begun.before_send", PARENT, "kill", NEVER, 1),
+        Cell("begun.before_send", "raise", "raise", NEVER, 1),
+        Cell("begun.before_send", "sleep", "sleep:0.5", NEVER, 1),
+        Cell("begun.after_send", PARENT, "kill", NEVER, 0, ""),
+        Cell("begun.after_send", "raise", "raise", NEVER, 1),
+        Cell("begun.after_send", "sleep", "sleep:0.5", NEVER, 1),
         # The lease is renewed while it runs.
         # What is acknowledged early is not leased any more.
         Cell("renew.before_send", PARENT, "kill", 1, NEVER),
@@ -187,7 +193,8 @@ PUBLISHING = [
 def failpoint_matrix(stage: Stage) -> dict[str, Any]:
     """At every named point, whatever happens there, a task runs exactly as often as promised."""
     table = Table(stage)
-    everything = [(cell, late) for cell in cells() for late in (True, False) if late or cell.early != NEVER]
+    modes = (True, False)
+    everything = [(cell, late) for cell in cells() for late in modes if (cell.late if late else cell.early) != NEVER]
     many = len(everything) if stage.scale >= 1 else max(8, int(len(everything) * stage.scale))
     chosen = everything if many == len(everything) else stage.dice.sample(everything, many)
     publishing = PUBLISHING if stage.scale >= 1 else stage.dice.sample(PUBLISHING, 2)

@@ -2,7 +2,8 @@
 
 ``sent`` gets an id after its call returned, ``maybe`` before it: where the call raised, the broker may have it all the
 same.  The id is chosen before the call, so that nothing is ever unknown.  ``FAULT_PACE`` is the pause between two calls
-in seconds, ``FAULT_RETRY`` empty publishes once only.
+in seconds, ``FAULT_RETRY`` empty publishes once only, ``FAULT_TIMEOUT`` is the deadline of each call in seconds.
+``FAULT_COUNTDOWN`` is ``FIRST,LAST``: delays from the one to the other; ``due`` gets the monotonic times.
 """
 
 import os
@@ -20,13 +21,20 @@ def main(task: str, count: int, arguments: list[float]) -> None:
     maybe = os.open(os.path.join(directory, "maybe"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     pace = float(os.environ.get("FAULT_PACE", 0))
     options = {"retry": bool(os.environ.get("FAULT_RETRY", "yes"))}
+    if os.environ.get("FAULT_TIMEOUT"):
+        options["timeout"] = float(os.environ["FAULT_TIMEOUT"])
     if os.environ.get("FAULT_QUEUE"):
         options["queue"] = os.environ["FAULT_QUEUE"]
+    first, _, last = os.environ.get("FAULT_COUNTDOWN", "").partition(",")
+    due = os.open(os.path.join(directory, "due"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     slowest = 0.0
-    for _ in range(count):
+    for number in range(count):
         task_id = str(uuid.uuid4())
         os.write(maybe, f"{task_id}\n".encode())
         began = time.monotonic()
+        if first:
+            options["countdown"] = float(first) + (float(last) - float(first)) * number / count
+            os.write(due, f"{task_id} {began + options['countdown']}\n".encode())
         try:
             signature.apply_async(tuple(arguments), task_id=task_id, **options)
         except Exception as error:

@@ -45,6 +45,8 @@ class Scenario:
     #: Scale of the short form, and of the run that must fail.
     short: float
     broker: str
+    #: It takes too long for every change: not among the tests.
+    long_only: bool = False
 
     @property
     def claim(self) -> str:
@@ -52,12 +54,17 @@ class Scenario:
 
 
 def scenario(
-    id: str, unprotected: str = "", tasks: int = 10_000, short: float = 0.1, broker: str = "redis"
+    id: str,
+    unprotected: str = "",
+    tasks: int = 10_000,
+    short: float = 0.1,
+    broker: str = "redis",
+    long_only: bool = False,
 ) -> Callable[[Any], Any]:
     """Enter a function in the table of scenarios."""
 
     def enter(function: Callable[[Stage], dict[str, Any] | None]) -> Callable[[Stage], dict[str, Any] | None]:
-        SCENARIOS[id] = Scenario(id, function, unprotected, tasks, short, broker)
+        SCENARIOS[id] = Scenario(id, function, unprotected, tasks, short, broker, long_only)
         return function
 
     return enter
@@ -90,8 +97,8 @@ class Stage:
 
     # -- the cast
 
-    def redis(self, durable: bool = False, options: tuple[str, ...] = ()) -> OwnRedis:
-        server = OwnRedis(self.directory, durable, options)
+    def redis(self, durable: bool = False, options: tuple[str, ...] = (), directory: Path | None = None) -> OwnRedis:
+        server = OwnRedis(directory or self.directory, durable, options)
         self.house.callback(server.close)
         return server
 

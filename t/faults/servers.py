@@ -35,7 +35,16 @@ def wait_until(holds, seconds: float, what: str) -> None:
 class OwnRedis:
     """A Redis server; ``durable`` writes every command to disk before it answers."""
 
-    def __init__(self, directory: Path, durable: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        durable: bool = False,
+        options: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+    ) -> None:
+        #: Where it listens, and the command that runs it there.
+        self.host, self.prefix = host, prefix
         self.directory = directory / "redis"
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -46,12 +55,21 @@ class OwnRedis:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.host}:{self.port}"
 
     def start(self) -> None:
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+                [
+                    *self.prefix,
+                    "redis-server",
+                    "--port",
+                    str(self.port),
+                    "--bind",
+                    self.host,
+                    "--dir",
+                    str(self.directory),
+                ]
                 + ["--save", "", *self.options],
                 stdout=log,
                 stderr=log,
@@ -68,7 +86,7 @@ class OwnRedis:
         return self.database(0)
 
     def database(self, number: int) -> Redis:
-        client = Redis(port=self.port, db=number, client_name="harness", socket_timeout=30)
+        client = Redis(self.host, self.port, db=number, client_name="harness", socket_timeout=30)
         self._clients.append(client)
         return client
 
@@ -84,7 +102,11 @@ class OwnRedis:
     def command(self, *words: str) -> str:
         """Send one command and return the text of its answer."""
         return subprocess.run(
-            ["redis-cli", "-p", str(self.port), *words], capture_output=True, text=True, timeout=30, check=False
+            ["redis-cli", "-h", self.host, "-p", str(self.port), *words],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         ).stdout
 
     def signal(self, signum: int) -> None:

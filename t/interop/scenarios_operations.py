@@ -21,7 +21,8 @@ def control(worker, queue):
     inspect = app.control.inspect([worker], timeout=0.6)
     tags = [fresh() for _ in range(2)]
     running = [tasks.noting.delay(tag, 60) for tag in tags]
-    later = tasks.add.apply_async((1, 2), countdown=300)
+    # what expires at the broker is held by the worker, and does not wait in queues of RabbitMQ
+    later = tasks.add.apply_async((1, 2), countdown=300, expiration=3600)
     wait_until(lambda: all(notes("start", tag) for tag in tags))
 
     def ask(name, *args, **kwargs):
@@ -200,6 +201,20 @@ def fleet_workflow(queue):
             set_queue(step, queue)
         flows.append(flow.apply_async())
     return [flow.get(timeout=40) for flow in flows] == [2 * (2 * (number + 6) + 3) for number in range(10)]
+
+
+@scenario
+def fleet_failing_chord(queue, count):
+    """Chords with a part that fails, done by either: each body fails once, and its errback is called once."""
+    results = []
+    for number in range(count):
+        head = [tasks.add.s(number, 1), tasks.add.s(1, 1) | tasks.fail.si("part"), tasks.add.s(1, number)]
+        flow = chord(head, tasks.total.s().on_error(tasks.errback_by_id.s().set(queue=queue)))
+        set_queue(flow, queue)
+        results.append(flow.apply_async())
+    errors = [type(result.get(timeout=40, propagate=False)).__name__ for result in results]
+    wait_until(lambda: all(notes("errback-id", result.id) for result in results))
+    return [set(errors) == {"ChordError"}, [len(notes("errback-id", result.id)) for result in results]]
 
 
 def set_queue(signature, queue):

@@ -77,6 +77,69 @@ def chunks_and_maps():
 
 
 @scenario
+def nested_workflow():
+    inner = chord([tasks.add.s(1), tasks.add.s(2)], tasks.total.s())
+    flow = chain(tasks.echo.s(1), group(tasks.add.s(1), inner), tasks.total.s(), group(tasks.add.s(1), tasks.add.s(2)))
+    return flow.apply_async().get(timeout=LONG)
+
+
+@scenario
+def pickled_workflow():
+    flow = tasks.add.s(1, 1) | group(tasks.add.s(1), tasks.add.s(2) | tasks.mul.s(2)) | tasks.total.s()
+    for step in flow.tasks:
+        set_serializer(step)
+    return flow.apply_async(serializer="pickle").get(timeout=LONG)
+
+
+def set_serializer(sig):
+    sig.set(serializer="pickle")
+    parts = sig.get("kwargs") or {}
+    header = parts.get("header") or ()
+    members = [*parts.get("tasks", ()), *(getattr(header, "tasks", header)), *filter(None, [parts.get("body")])]
+    for member in members:
+        set_serializer(member)
+
+
+@scenario
+def linked_workflows():
+    """Callbacks that are workflows run after a task, after a chain and after a chord."""
+    one = tasks.add.apply_async((1, 2), link=tasks.mul.s(10) | tasks.add.s(1))
+    two = (tasks.add.s(1, 2) | tasks.mul.s(2)).apply_async(link=group(tasks.add.s(1), tasks.add.s(2)))
+    body = tasks.total.s()
+    body.link(tasks.mul.s(3))
+    three = chord([tasks.add.s(1, 2), tasks.add.s(3, 4)])(body)
+    found = []
+    for result in (one, two, three):
+        result.get(timeout=LONG)
+        children = wait_until(lambda result=result: result.children)
+        values = [child.get(timeout=LONG) for child in children]
+        found.append(sorted(values, key=str))
+    return found
+
+
+@scenario
+def replacement_in_a_chord():
+    return chord([tasks.replaced.s(1), tasks.replaced_by_chord.s(1)])(tasks.total.s()).get(timeout=LONG)
+
+
+@scenario
+def chord_whose_chain_fails():
+    body = tasks.total.s().on_error(tasks.errback_by_id.s())
+    head = [chain(tasks.add.s(1, 2), tasks.fail.si("deep"), tasks.echo.s()), tasks.add.s(1, 1)]
+    result = chord(head)(body)
+    error = result.get(timeout=LONG, propagate=False)
+    wait_until(lambda: notes("errback-id", result.id))
+    return [result.state, type(error).__name__, str(error), len(notes("errback-id", result.id))]
+
+
+@scenario
+def rest_of_a_failed_chain():
+    """What was to follow is told, also where that is a chord."""
+    result = chain(tasks.fail.si("first"), group(tasks.add.s(1), tasks.add.s(2)), tasks.total.s()).apply_async()
+    return [wait_until(lambda: result.ready()) and result.state, error_of(result)["class"]]
+
+
+@scenario
 def replacement():
     in_chain = chain(tasks.replaced.s(1), tasks.mul.s(2)).apply_async()
     by_chord = tasks.replaced_by_chord.delay(1)
@@ -111,6 +174,13 @@ def stamps():
     result = flow.apply_async()
     last, first = result.get(timeout=LONG), result.parent.get(timeout=LONG)
     return [[found["stamps"], found["stamped_headers"]] for found in (first, last)]
+
+
+@scenario
+def stamps_on_a_chord():
+    flow = chord([tasks.seen.si(), tasks.seen.si()], tasks.echo.s())
+    flow.stamp(visitor=Everywhere())
+    return [[found["stamps"], found["stamped_headers"]] for found in flow.apply_async().get(timeout=LONG)]
 
 
 # -- one client reads what another one sent

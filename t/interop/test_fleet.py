@@ -38,3 +38,8 @@ def test_a_chord_is_counted_by_both_and_its_body_runs(scene, client):
 @pytest.mark.parametrize("scene", ["redis", "rabbitmq"], indirect=True)
 def test_long_workflows_hop_between_both(scene, client):
     assert client.do("fleet_workflow", scene.fleet) is True
+
+
+@pytest.mark.parametrize("scene", ["redis", "rabbitmq"], indirect=True)
+def test_chords_that_fail_end_once_whoever_does_the_parts(scene, client):
+    assert client.do("fleet_failing_chord", scene.fleet, 10) == [True, [1] * 10]

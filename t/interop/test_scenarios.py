@@ -80,6 +80,12 @@ def chord_with_failure(found):
     assert "Trouble('part', 42)" in error
 
 
+def chord_whose_chain_fails(found):
+    state, name, error, calls = found
+    assert (state, name, calls) == ("FAILURE", "ChordError", 1)
+    assert "Trouble('deep', 42)" in error
+
+
 def time_limits(found):
     soft, hard = found
     fails_with("SoftTimeLimitExceeded", "billiard.exceptions")(soft)
@@ -168,6 +174,13 @@ EXPECTED = {
     "nested_chords": 21,
     "chord_with_failure": chord_with_failure,
     "chord_amid_a_chain": 14,
+    "nested_workflow": [8, 9],
+    "pickled_workflow": 11,
+    "linked_workflows": [[30], [[7, 8]], [30]],
+    "replacement_in_a_chord": 16,
+    "chord_whose_chain_fails": chord_whose_chain_fails,
+    "rest_of_a_failed_chain": ["FAILURE", "Trouble"],
+    "stamps_on_a_chord": [[{"trace": "t1"}, ["trace"]]] * 2,
     "chunks_and_maps": [[[2, 4], [6]], [3, 3], [3, 7]],
     "replacement": [11, 22, 5],
     "family": family,

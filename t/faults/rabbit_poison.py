@@ -1,0 +1,105 @@
+"""F20 on RabbitMQ: tasks that kill what runs them, where the broker does not count how often."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import amqp
+from messages import body_for, headers_for, new_id, stored_result
+from rabbit import Vhost
+from rabbit_scenarios import Lane, vhost_of
+from scenario import Stage, scenario
+from servers import wait_until
+
+#: Each poison: its task, arguments, and what the reason must name.
+KILLS_CHILD = (("poison", [int(signal.SIGKILL)], "signal 9"), ("poison", [int(signal.SIGSEGV)], "signal 11"))
+KILLS_WORKER = (("poison_group", [], "worker was lost"), ("poison_worker", [], "worker was lost"))
+
+
+@scenario("F20-rabbitmq", unprotected="unprotect.count=off", tasks=5_000, short=0.1, broker="rabbitmq")
+def poison_is_set_aside(stage: Stage) -> dict[str, Any]:
+    """A task that kills its process, or its worker, is tried three times and then set aside; all others finish."""
+    redis = stage.redis()
+    vhost = vhost_of(stage)
+    kinds = {"classic": {}, "quorum": {"task_default_queue_type": "quorum"}}
+    kills_worker = [[poison] for poison in KILLS_WORKER]
+    if stage.scale < 0.5:  # each kill of a worker takes seconds
+        kinds = dict([stage.dice.choice(list(kinds.items()))])
+        kills_worker = [stage.dice.choice(kills_worker)]
+    deliveries: dict[str, int] = {}
+    for number, (name, conf) in enumerate(kinds.items()):
+        url = f"{redis.url}/{number}"
+        lane = Lane(stage, vhost, name, result_backend=url, task_ignore_result=False, **conf)
+        deliveries |= play(stage, vhost, lane, redis.database(number), [KILLS_CHILD, *kills_worker])
+    return {"deliveries": deliveries}
+
+
+def play(stage: Stage, vhost: Vhost, lane: Lane, results: Any, doses: list[Any]) -> dict[str, int]:
+    """Send ``doses`` of poison among other tasks to the worker of ``lane``; returns how often each ran."""
+    (worker,) = lane.workers
+    worker.wait_ready()
+    publisher = lane.publish("effect", stage.count, 0.001)
+    poisons: dict[str, tuple[str, str]] = {}
+    # Tasks that run all the while beside those that kill the whole worker: they are innocent.
+    bystanders = [send(vhost, lane.name, "effect", [1.2]) for _ in range(2)]
+
+    def is_over() -> bool:
+        runs = lane.oracle.executions()
+        if any(len(runs[task_id]) > 3 for task_id in poisons):
+            return True  # once too often: that will be found
+        if not worker.is_running():
+            lane.oracle.note_fault("the worker was killed")
+            worker.restart()
+        return all(stored_result(results, task_id) for task_id in poisons)
+
+    for dose in doses:
+        for task, args, cause in dose:
+            lane.oracle.note_fault(cause)
+            poisons[send(vhost, lane.name, task, args)] = f"{task}{args}", cause
+        wait_until(is_over, 40, f"the poison of {lane.name} to be set aside; {worker.log}")
+    publisher.wait(60)
+    runs = lane.oracle.executions()
+    found = {f"{lane.name} {name}": len(runs[task_id]) for task_id, (name, _) in poisons.items()}
+    assert all(count == 3 for count in found.values()), f"{found}; seed {stage.seed}, files in {lane.directory}"
+    check_reasons(vhost, poisons, results)
+    lane.wait_done(40)
+    ended = lane.oracle.done()
+    assert all(task_id in ended for task_id in bystanders), f"a bystander was lost; files in {lane.directory}"
+    assert worker.is_running(), f"the worker ended; {worker.log}"
+    assert "Traceback" not in worker.text(), f"a traceback in {worker.log}"
+    wait_until(lambda: not ledgers(vhost), 10, "nothing to be left of the counting")
+    return found
+
+
+def send(vhost: Vhost, queue: str, task: str, args: list[Any]) -> str:
+    """Send a task that is acknowledged late, at once, and return its id."""
+    task_id = new_id()
+    message = amqp.Message(
+        body_for(args),
+        content_type="application/json",
+        content_encoding="utf-8",
+        application_headers=headers_for(f"faultapp.{task}", task_id),
+        delivery_mode=2,
+    )
+    vhost.publish(message, queue)
+    return task_id
+
+
+def check_reasons(vhost: Vhost, poisons: dict[str, tuple[str, str]], results: Any) -> None:
+    """Check that exactly these were set aside, each with its count and cause, and that their failures are stored."""
+    letters = {letter.headers["id"]: letter.headers["x-celeriac-reason"] for letter in vhost.dead_letters()}
+    assert set(letters) == set(poisons), f"set aside: {letters}"
+    for task_id, (name, cause) in poisons.items():
+        assert "3 times" in letters[task_id], f"{name}: {letters[task_id]}"
+        assert cause in letters[task_id], f"{name}: {cause!r} is not in {letters[task_id]!r}"
+        record = stored_result(results, task_id, 2)
+        assert record is not None, f"{name}: no state stored"
+        assert record["result"]["exc_type"] == "WorkerLostError", record
+
+
+def ledgers(vhost: Vhost) -> list[str]:
+    """Return the names of the queues in which losses are counted."""
+    time.sleep(0.1)
+    return [line for line in vhost.node.ctl("-p", vhost.name, "list_queues", "name").split() if ".losses." in line]
