@@ -12,14 +12,15 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 #: The release that interoperability is tested against.
-PEER = ["celery[redis]==5.7.0", "amqp>=5.4", "hiredis", "SQLAlchemy>=2", "psycopg2-binary", "msgpack", "PyYAML"]
+PEER = ["celery[redis,auth]==5.7.0", "amqp>=5.4", "hiredis", "SQLAlchemy>=2", "psycopg2-binary", "msgpack", "PyYAML"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,23 @@ def bring_up(service: Service) -> str | None:
     if service.name == "PostgreSQL" and is_root:
         trust_local_postgres()
     return None
+
+
+@contextmanager
+def second_redis() -> Iterator[str]:
+    """A Redis for as long as the block runs, with nothing in it; gives its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = f"--bind 127.0.0.1 --port {port} --appendonly no --loglevel warning --save".split()
+    server = subprocess.Popen(["redis-server", *options, ""], stdout=subprocess.DEVNULL)
+    try:
+        if not wait_for(port):
+            raise RuntimeError(f"redis-server does not listen on port {port}")
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def trust_local_postgres() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from celery import _state
 from celery._state import disable_trace, enable_trace, pop_current_task, push_current_task
@@ -11,6 +11,7 @@ from celery.local import Proxy
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
+    from celery.app.task import Task
     from celery.app.utils import AppPickler
 
 __all__ = (
@@ -25,6 +26,10 @@ __all__ = (
     "push_current_task",
     "pop_current_task",
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
+TaskType = TypeVar("TaskType", bound="Task[Any, Any]")
 
 #: The app that is used where none is current.
 default_app: Any = Proxy(lambda: _state.default_app)
@@ -51,6 +56,14 @@ def bugreport(app: Any = None) -> str:
     return _state.app_or_default(app).bugreport()  # type: ignore[no-any-return]
 
 
+@overload
+def shared_task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def shared_task(*, base: type[TaskType], **kwargs: Any) -> Callable[[Callable[..., Any]], TaskType]: ...
+@overload
+def shared_task(*, bind: Literal[True], **kwargs: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+@overload
+def shared_task(*, bind: Literal[False] = False, **kwargs: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def shared_task(*args: Any, **kwargs: Any) -> Any:
     """Make a task that every app has, those of now and those to come; for libraries, which know no app.
 

@@ -247,6 +247,7 @@ class AMQP:
         args, kwargs = _checked_arguments(args, kwargs)
         if countdown or eta or expires is not None:
             eta, expires = self._times(countdown, eta, expires, now, timezone)
+        levels = self.app.conf.task_repr_maxlevels
         return build_v2(
             task_id,
             name,
@@ -269,8 +270,8 @@ class AMQP:
             shadow,
             origin or anon_nodename(),
             ignore_result,
-            saferepr(args, self.argsrepr_maxsize) if argsrepr is None else argsrepr,
-            saferepr(kwargs, self.kwargsrepr_maxsize) if kwargsrepr is None else kwargsrepr,
+            saferepr(args, self.argsrepr_maxsize, levels) if argsrepr is None else argsrepr,
+            saferepr(kwargs, self.kwargsrepr_maxsize, levels) if kwargsrepr is None else kwargsrepr,
             stamped_headers,
             _stamps(stamped_headers, options) if stamped_headers else {},
             replaced_task_nesting,
@@ -309,7 +310,8 @@ class AMQP:
             eta, expires = self._times(countdown, eta, expires, now, timezone)
         reprs = None
         if create_sent_event:
-            reprs = saferepr(args, self.argsrepr_maxsize), saferepr(kwargs, self.kwargsrepr_maxsize)
+            levels = self.app.conf.task_repr_maxlevels
+            reprs = saferepr(args, self.argsrepr_maxsize, levels), saferepr(kwargs, self.kwargsrepr_maxsize, levels)
         return build_v1(
             task_id,
             name,

@@ -41,12 +41,11 @@ def add_autoretry_behaviour(task: Any, **options: Any) -> None:
             again = dict(retry_kwargs)
             if delay is not None:
                 again["countdown"] = delay(task.request.retries)
-            if hasattr(task, "override_max_retries"):
+            if task.override_max_retries is not None:
                 # User code asked for a retry with a limit of its own, and there was none left.
                 again["max_retries"] = task.override_max_retries
             outcome = task.retry(exc=error, **again)
-            if hasattr(task, "override_max_retries"):
-                del task.override_max_retries
+            task.override_max_retries = None
             raise outcome from error
 
     task.run = run_or_retry

@@ -75,6 +75,9 @@ class Celery(Configuring, Connecting, Declaring, Calling, Pickling):
     task_cls: Any = "celery.app.task:Task"
     builtin_fixups: Any = BUILTIN_FIXUPS
 
+    #: Signs messages and checks them, once `setup_security` was called.
+    signing: Any = None
+
     #: boot steps to add to ``worker`` and ``consumer``
     steps: Any = None
     #: options to add to the command line programs
@@ -430,9 +433,12 @@ class Celery(Configuring, Connecting, Declaring, Calling, Pickling):
         serializer: str = "json",
     ) -> Any:
         """Use signed messages: see ``celery.security.setup_security``."""
+        from celery.app.defaults import DEFAULT_SECURITY_DIGEST
         from celery.security import setup_security
 
-        return setup_security(allowed_serializers, key, key_password, cert, store, digest, serializer, app=self)
+        # The default of this method must not hide the setting.
+        chosen = None if digest == DEFAULT_SECURITY_DIGEST else digest
+        return setup_security(allowed_serializers, key, key_password, cert, store, chosen, serializer, app=self)
 
     # -- time
 

@@ -6,7 +6,8 @@ Commands travel by kombu's pidbox: a fanout to all workers, replies by a queue o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from kombu.matcher import match
@@ -15,7 +16,9 @@ from kombu.utils.compat import register_after_fork
 from kombu.utils.functional import lazy
 from kombu.utils.objects import cached_property
 
+from celery.app.encoding import encode
 from celery.exceptions import DuplicateNodenameWarning, ImproperlyConfigured
+from celery.utils.functional import maybe_list
 from celery.utils.log import get_logger
 from celery.utils.text import pluralize
 
@@ -210,7 +213,7 @@ class Control:
 
     def _after_fork(self) -> None:
         self.__dict__.pop("inspect", None)
-        self.mailbox.producer_pool = self.app.amqp.producer_pool
+        self.mailbox.__dict__.pop("producer_pool", None)  # the parent's; asked for again at the next message
 
     @cached_property
     def inspect(self) -> type[Inspect]:
@@ -237,8 +240,11 @@ class Control:
     ) -> Any:
         """Tell workers not to run a task (or each of a list); ``terminate`` also ends it by ``signal`` if it runs.
 
-        Terminating kills the process that runs the task, whatever it runs by then.
+        Terminating kills the process that runs the task, whatever it runs by then.  Where the broker or the result
+        store can keep a record (Redis), workers that start later know of it, too.
         """
+        if destination is None:
+            self.remember_revoked(maybe_list(task_id) or (), {}, kwargs.get("connection"))
         return self.broadcast(
             "revoke",
             destination=destination,
@@ -250,6 +256,9 @@ class Control:
         self, headers: Any, destination: Any = None, terminate: bool = False, signal: str = "SIGTERM", **kwargs: Any
     ) -> Any:
         """Revoke every task that carries one of these stamps: ``{header: value or values}``."""
+        if destination is None:
+            stamps = {header: maybe_list(values) or () for header, values in headers.items()}
+            self.remember_revoked((), stamps, kwargs.get("connection"))
         result = self.broadcast(
             "revoke_by_stamped_headers",
             destination=destination,
@@ -264,6 +273,18 @@ class Control:
         if task_ids:
             return self.revoke(list(task_ids), destination=destination, terminate=terminate, signal=signal, **kwargs)
         return result
+
+    def remember_revoked(self, ids: Iterable[str], stamps: Mapping[str, Iterable[Any]], connection: Any = None) -> None:
+        """Put revoked tasks, by id or stamp, on record: the broker's, else the result store's if it keeps one."""
+        with self.app.connection_or_acquire(connection) as conn:
+            store = getattr(conn.default_channel, "store_revoked", None)
+            if store is not None:
+                store(ids, stamps, list(self.app.amqp.queues))
+                return
+        try:
+            self.app.backend.remember_revoked(ids, stamps)
+        except Exception as error:  # workers that run are told all the same
+            logger.warning("That tasks are revoked could not be put on record: %r", error)
 
     def terminate(self, task_id: Any, destination: Any = None, signal: str = "SIGTERM", **kwargs: Any) -> Any:
         """Revoke a task and end it by ``signal`` if it runs."""
@@ -394,7 +415,10 @@ class Control:
         """
         with self.app.connection_or_acquire(connection) as conn:
             arguments = {**(arguments or {}), **extra_kwargs}
-            return self.mailbox(conn)._broadcast(
+            mailbox = self.mailbox(conn)
+            if self.app.signing is not None:
+                mailbox.producer_or_acquire = _signing(mailbox.producer_or_acquire, self.app.signing)
+            return mailbox._broadcast(
                 command,
                 arguments,
                 destination,
@@ -406,6 +430,37 @@ class Control:
                 pattern=pattern,
                 matcher=matcher,
             )
+
+
+def _signing(producer_or_acquire: Callable[..., Any], signing: Any) -> Callable[..., Any]:
+    """Return ``producer_or_acquire`` of a mailbox, giving producers that sign the commands they publish."""
+
+    @contextmanager
+    def signing_producer(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with producer_or_acquire(*args, **kwargs) as producer:
+            yield _SigningProducer(producer, signing)
+
+    return signing_producer
+
+
+class _SigningProducer:
+    """Publishes a mailbox's commands signed."""
+
+    def __init__(self, producer: Any, signing: Any) -> None:
+        self._producer = producer
+        self._signing = signing
+
+    def publish(self, body: Any, exchange: str, headers: dict[str, Any], serializer: str | None, **options: Any) -> Any:
+        encoded, content_type, content_encoding = encode(body, serializer, None, headers)
+        self._signing.sign("command", encoded, content_type, content_encoding, headers, {}, exchange, "")
+        return self._producer.publish(
+            encoded,
+            exchange=exchange,
+            headers=headers,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            **options,
+        )
 
 
 class _borrowed:

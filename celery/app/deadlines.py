@@ -14,6 +14,8 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
+from celery.utils import deadlines
+
 __all__ = ("PUBLISH_SECONDS", "deadline", "naming_the_broker", "with_deadline")
 
 #: How long publishing may take in all, unless the call's ``timeout`` says otherwise.
@@ -21,9 +23,8 @@ PUBLISH_SECONDS = 10.0
 
 
 class _Now(threading.local):
-    """What this thread is doing: until when, and who else wants to hear of failures."""
+    """Who else wants to hear of failures of what this thread is doing."""
 
-    ends_at: float | None = None
     errback: Callable[[Any, float], Any] | None = None
 
 
@@ -33,16 +34,16 @@ _now = _Now()
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Let what is published in the context fail, rather than try again, after ``seconds``."""
-    _now.ends_at, before = monotonic() + seconds, _now.ends_at
     try:
-        yield
+        with deadlines.deadline(seconds):
+            yield
     finally:
-        _now.ends_at, _now.errback = before, None
+        _now.errback = None
 
 
 def with_deadline(policy: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a retry policy that keeps the deadline of this thread, if there is one."""
-    if _now.ends_at is None:
+    if deadlines.current.ends_at is None:
         return policy
     _now.errback = policy.get("errback")
     return {**policy, "errback": _on_failure}
@@ -52,7 +53,8 @@ def _on_failure(error: Any, interval: float) -> None:
     # kombu keeps this function in the options of the connection: it must do nothing once the deadline is gone.
     if _now.errback is not None:
         _now.errback(error, interval)
-    if _now.ends_at is not None and monotonic() >= _now.ends_at:
+    ends_at = deadlines.current.ends_at
+    if ends_at is not None and monotonic() >= ends_at:
         raise OperationalError(str(error) or repr(error)) from error
 
 

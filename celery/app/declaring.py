@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import celery
 from celery._state import connect_on_app_finalize
@@ -18,7 +18,14 @@ from celery.local import PromiseProxy
 from celery.utils.functional import head_from_fun
 from celery.utils.imports import gen_task_name
 
+if TYPE_CHECKING:
+    from celery.app.task import Task as TaskOf  # `Task` is an attribute of every app
+
 __all__ = ("Declaring",)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+TaskType = TypeVar("TaskType", bound="TaskOf[Any, Any]")
 
 _HOME = os.path.dirname(celery.__file__) + os.sep
 
@@ -38,6 +45,16 @@ class Declaring:
     #: name → the function that was declared first under it, and its options
     _declared: dict[str, tuple[Callable[..., Any], dict[str, Any]]]
 
+    @overload
+    def task(self, function: Callable[P, R], /) -> TaskOf[P, R]: ...
+    @overload
+    def task(self, *, base: type[TaskType], **opts: Any) -> Callable[[Callable[..., Any]], TaskType]: ...
+    @overload
+    def task(
+        self, *, bind: Literal[True], **opts: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], TaskOf[P, R]]: ...
+    @overload
+    def task(self, *, bind: Literal[False] = False, **opts: Any) -> Callable[[Callable[P, R]], TaskOf[P, R]]: ...
     def task(self, *args: Any, **opts: Any) -> Any:
         """Make a task of a function; used with options or without.
 

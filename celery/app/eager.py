@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ("call", "run")
 
 
-def call(task: Task[Any, Any], args: Any, kwargs: Any, **options: Any) -> EagerResult:
+def call(task: Task[Any, Any], args: Any, kwargs: Any, **options: Any) -> EagerResult[Any]:
     """Do what ``apply_async`` does while ``task_always_eager`` is set.
 
     The arguments go through the serializer, so that the task gets what it would get from a message.
@@ -47,7 +47,7 @@ def run(
     loglevel: Any,
     headers: Any,
     options: dict[str, Any],
-) -> EagerResult:
+) -> EagerResult[Any]:
     """Run ``task`` now and return its result; a retry runs at once, and its result is returned."""
     app = task._get_app()
     args = args or ()

@@ -93,24 +93,35 @@ def _is_accepted(value: Any, serializer: str) -> bool:
 
 
 def _refusal(name: str, which: str, value: Any, serializer: str) -> str:
-    culprit = _culprit(value, serializer)
+    culprit, places = _culprit(value, serializer)
+    where = ", in ".join([f"{name}() {which}", *places])
     return (
-        f"{name}() {which}: a value of type `{type(culprit).__name__}` cannot be sent as {serializer}. "
+        f"{where}: a value of type `{type(culprit).__name__}` cannot be sent as {serializer}. "
         "Send plain values (numbers, text, lists, dicts), register the type, or choose another serializer."
     )
 
 
-def _culprit(value: Any, serializer: str, depth: int = 20) -> Any:
-    """Return the innermost value that is refused."""
-    parts: Iterable[Any] = ()
-    if isinstance(value, Mapping):
-        parts = value.values()
-    elif isinstance(value, (list, tuple)):
-        parts = value
-    for part in parts if depth else ():
+def _culprit(value: Any, serializer: str, depth: int = 40) -> tuple[Any, list[str]]:
+    """Return the innermost value that is refused, and the arguments of signatures within ``value`` that lead there."""
+    for part, place in _places_in(value) if depth else ():
         if not _is_accepted(part, serializer):
-            return _culprit(part, serializer, depth - 1)
-    return value
+            culprit, further = _culprit(part, serializer, depth - 1)
+            return culprit, [place, *further] if place else further
+    return value, []
+
+
+def _places_in(value: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the parts of ``value``; with a name for those that are arguments of a task that it calls."""
+    if isinstance(value, Mapping) and value.get("task") and not value.get("subtask_type"):
+        for position, argument in enumerate(value.get("args") or ()):
+            yield argument, f"{value['task']}() argument {position + 1}"
+        for key, argument in (value.get("kwargs") or {}).items():
+            yield argument, f"{value['task']}() argument `{key}`"
+        yield value.get("options"), ""
+    elif isinstance(value, Mapping):
+        yield from ((part, "") for part in value.values())
+    elif isinstance(value, (list, tuple)):
+        yield from ((part, "") for part in value)
 
 
 def _parameter_name(function: Any, position: int) -> str | None:

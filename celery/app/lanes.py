@@ -21,6 +21,7 @@ from celery import signals
 from celery.app.deadlines import PUBLISH_SECONDS
 from celery.app.encoding import encode
 from celery.transports import resolve, scheme_of
+from celery.utils.deadlines import current as deadlines
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -174,23 +175,26 @@ class DirectProducer(kombu.Producer):
         Raises:
             OperationalError: the last error, as kombu raises it.
         """
-        started_at = time.monotonic()
-        failure = self._attempt(send, self.errors)
-        if failure is None:
-            return
-        policy = policy or {}
-        errors = (*self.errors, *(policy.get("retry_errors") or ()))
-        errback = policy.get("errback")
-        give_up_at = started_at + (PUBLISH_SECONDS if timeout is None else timeout)
-        for interval in _intervals(policy) if retry else ():
-            if time.monotonic() + interval >= give_up_at:
-                break
-            if errback is not None:
-                errback(failure, interval)
-            time.sleep(interval)
-            failure = self._attempt(send, errors)
+        give_up_at = time.monotonic() + (timeout or PUBLISH_SECONDS)
+        before, deadlines.ends_at = deadlines.ends_at, give_up_at
+        try:
+            failure = self._attempt(send, self.errors)
             if failure is None:
                 return
+            policy = policy or {}
+            errors = (*self.errors, *(policy.get("retry_errors") or ()))
+            errback = policy.get("errback")
+            for interval in _intervals(policy) if retry else ():
+                if time.monotonic() + interval >= give_up_at:
+                    break
+                if errback is not None:
+                    errback(failure, interval)
+                time.sleep(interval)
+                failure = self._attempt(send, errors)
+                if failure is None:
+                    return
+        finally:
+            deadlines.ends_at = before
         where = self.publisher.connection.as_uri()
         raise OperationalError(f"{str(failure) or repr(failure)} (broker: {where})") from failure
 

@@ -1,7 +1,8 @@
 """Tasks that take and return pydantic models.
 
 On the wire there are plain values.  Callers may pass models, which are dumped before sending; the task gets models
-for each parameter annotated with one (or ``Optional`` one); a model that it returns is dumped, if so annotated.
+for each parameter annotated with one (or ``Optional`` one), ``*args`` and ``**kwargs`` included; a model that it
+returns is dumped, if so annotated.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
@@ -40,14 +42,31 @@ def pydantic_wrapper(
     seen = {**(context or {}), "celery_app": app, "celery_task_name": task_name}
     options = {"mode": "json", **(dump_kwargs or {})}
 
+    def validated(name: str, value: Any) -> Any:
+        model, is_optional = models[name]
+        if value is None and is_optional:
+            return None
+        try:
+            return model.model_validate(value, strict=strict, context=seen)
+        except ValueError as error:
+            if not error.args:  # pydantic's own; results carry no more of an error than its arguments
+                error.args = (str(error),)
+            raise
+
     @functools.wraps(task_fun)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
-        for name, (model, is_optional) in models.items():
+        for name in models:
             if name in bound.arguments:
                 value = bound.arguments[name]
-                if value is not None or not is_optional:
-                    bound.arguments[name] = model.model_validate(value, strict=strict, context=seen)
+                kind = signature.parameters[name].kind
+                if kind is inspect.Parameter.VAR_POSITIONAL:
+                    value = tuple(validated(name, each) for each in value)
+                elif kind is inspect.Parameter.VAR_KEYWORD:
+                    value = {key: validated(name, each) for key, each in value.items()}
+                else:
+                    value = validated(name, value)
+                bound.arguments[name] = value
         result = task_fun(*bound.args, **bound.kwargs)
         if returned and isinstance(result, base):
             return result.model_dump(**options)
@@ -61,23 +80,26 @@ def argument_dumper(
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Return a function that turns models among ``(args, kwargs)`` of a call into plain values."""
     signature = inspect.signature(task_fun)
-    models, _ = _models_of(task_fun, signature, _base_model(task_name))
-    positions = [name for name, parameter in signature.parameters.items() if parameter.kind <= parameter.VAR_POSITIONAL]
-    positions = [
-        name for name in positions[is_bound:] if signature.parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
-    ]
+    base = _base_model(task_name)
+    models, _ = _models_of(task_fun, signature, base)
+    parameters = signature.parameters.values()
+    positions = [each.name for each in parameters if each.kind < each.VAR_POSITIONAL][is_bound:]
+    rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), "")
+    more = next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), "")
     options = {"mode": "json", **(dump_kwargs or {})}
 
     def plain(name: str, value: Any) -> Any:
-        model, _ = models.get(name, (None, False))
-        return value.model_dump(**options) if model is not None and isinstance(value, model) else value
+        # Any model, not only one of that class: what fits is for the task to say.
+        return value.model_dump(**options) if name in models and isinstance(value, base) else value
 
     def dump(args: Any, kwargs: Any) -> tuple[Any, Any]:
         if args:
-            named = [plain(name, value) for name, value in zip(positions, args, strict=False)]
-            args = (*named, *args[len(named) :])
+            args = tuple(
+                plain(name, value) for name, value in zip_longest(positions[: len(args)], args, fillvalue=rest)
+            )
         if kwargs:
-            kwargs = {name: plain(name, value) for name, value in kwargs.items()}
+            known = signature.parameters
+            kwargs = {name: plain(name if name in known else more, value) for name, value in kwargs.items()}
         return args, kwargs
 
     return dump
@@ -102,9 +124,9 @@ def _models_of(
     except Exception:  # a name in an annotation that is not there at run time; the others still count
         hints = dict(getattr(function, "__annotations__", {}))
     found = {}
-    for name, parameter in signature.parameters.items():
+    for name in signature.parameters:
         model, is_optional = _model_in(hints.get(name), base)
-        if model is not None and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if model is not None:
             found[name] = model, is_optional
     return found, _model_in(hints.get("return"), base)[0] is not None
 

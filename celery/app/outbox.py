@@ -186,7 +186,10 @@ class Outbox:
             if direct is None:
                 self._deliver_by_kombu(call, message, options, ignored)
             else:
-                self._send(direct, call, message, options, ignored)
+                if self._tells_backend(ignored):
+                    with naming_the_broker(direct.connection), deadline(options.get("timeout") or PUBLISH_SECONDS):
+                        app.backend.on_task_call(direct, call.task_id)
+                app.amqp.send_task_message(direct, call.name, message, **options)
         except EncodeError as error:
             serializer = options.get("serializer") or app.conf.task_serializer
             function = getattr(call.task_type or self.tasks.get(call.name), "run", None)
@@ -206,14 +209,20 @@ class Outbox:
                         _connect(connection, options.get("retry"), options.get("retry_policy"), app.conf, seconds)
                         options = {"confirm_timeout": seconds, **options, "timeout": seconds}
                         self._send(opened, call, message, options, ignored)
+                elif options.get("timeout"):
+                    with deadline(options["timeout"]):
+                        self._send(opened, call, message, options, ignored)
                 else:
                     self._send(opened, call, message, options, ignored)
 
     def _send(self, producer: Any, call: Call, message: task_message, options: dict[str, Any], ignored: Any) -> None:
         app = self.app
-        if not ignored and listens_to_calls(app.backend):
+        if self._tells_backend(ignored):
             app.backend.on_task_call(producer, call.task_id)
         app.amqp.send_task_message(producer, call.name, message, **options)
+
+    def _tells_backend(self, ignored: Any) -> bool:
+        return not ignored and listens_to_calls(self.app.backend)
 
     def direct(self) -> DirectProducer | None:
         """Return this thread's producer over the transport's own publisher, or ``None`` where there is none."""

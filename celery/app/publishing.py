@@ -195,8 +195,10 @@ def _message(app: Celery, call: Call, plan: Plan, box: Outbox) -> tuple[task_mes
         check_time_limits(time_limit, soft_time_limit)
 
     facts, properties = _options(call, plan, box)
-    if expires is not None:
-        properties = {**properties, "expiration": until(expires, app.now())}
+    if expires is not None and not call.chord:  # a broker would drop it, and the chord would never end
+        seconds = until(expires, app.now())
+        if seconds is None or seconds > 0 or not call.chain:
+            properties = {**properties, "expiration": seconds}
     message = app.amqp.create_task_message(
         call.task_id,
         call.name,
@@ -209,8 +211,8 @@ def _message(app: Celery, call: Call, plan: Plan, box: Outbox) -> tuple[task_mes
         expires,
         call.retries,
         call.chord,
-        _as_list(call.link),
-        _as_list(call.link_error),
+        call.link and _callbacks(call.link, "link", call.name),
+        call.link_error and _callbacks(call.link_error, "link_error", call.name),
         call.reply_to or defaults.get("reply_to") or app.thread_oid,
         time_limit,
         soft_time_limit,
@@ -241,11 +243,18 @@ def _options(call: Call, plan: Plan, box: Outbox) -> tuple[dict[str, Any], dict[
     return facts, {**plan.options, **own}
 
 
-def _as_list(callbacks: Any) -> Any:
-    if callbacks is None or isinstance(callbacks, list):
-        return callbacks
-    callbacks = maybe_list(callbacks)
-    return callbacks if isinstance(callbacks, (list, tuple)) else list(callbacks)
+def _callbacks(callbacks: Any, option: str, name: str) -> list[Any]:
+    """Return what ``link`` or ``link_error`` of a call of the task ``name`` names, as a list.
+
+    Raises:
+        TypeError: one of them is no signature, nor a mapping that stands for one, nor the name of a task.
+    """
+    found = [callbacks] if hasattr(callbacks, "apply_async") else list(maybe_list(callbacks) or ())
+    for callback in found:
+        if not isinstance(callback, (dict, str)):
+            way_out = ": write task.s()" if hasattr(callback, "s") else ""
+            raise TypeError(f"{option} of {name} takes signatures, not {callback!r:.100}{way_out}")
+    return found
 
 
 def similar_tasks(app: Any, name: str) -> list[str]:

@@ -35,7 +35,7 @@ def retry(
     if max_retries is None:
         max_retries = task.max_retries
     else:
-        task.override_max_retries = max_retries  # type: ignore[attr-defined]  # for `autoretry_for`, should it see the error raised below
+        task.override_max_retries = max_retries  # for `autoretry_for`, should it see the error raised below
     if countdown is None and not eta:
         countdown = task.default_retry_delay
     retries = request.retries + 1
@@ -51,7 +51,14 @@ def retry(
         request,
         args,
         kwargs,
-        **{"retries": retries, "ignore_result": request.ignore_result, "countdown": countdown, "eta": eta, **options},
+        **{
+            **_representations(request, args, kwargs),
+            "retries": retries,
+            "ignore_result": request.ignore_result,
+            "countdown": countdown,
+            "eta": eta,
+            **options,
+        },
     )
     outcome = Retry(exc=exc, when=eta or countdown, is_eager=request.is_eager, sig=again)
     if not request.is_eager:
@@ -64,6 +71,15 @@ def retry(
     return outcome
 
 
+def _representations(request: Any, args: Any, kwargs: Any) -> dict[str, str]:
+    """Return what logs and monitors show of arguments that stay: the caller may have left something secret out."""
+    shown = {
+        "argsrepr": request.get("argsrepr") if args is None else None,
+        "kwargsrepr": request.get("kwargsrepr") if kwargs is None else None,
+    }
+    return {name: text for name, text in shown.items() if text is not None}
+
+
 def _raise_from_current(error: BaseException) -> None:
     """Raise ``error``; if another one is being handled, that is its cause."""
     current = sys.exc_info()[1]
@@ -74,7 +90,7 @@ def _raise_from_current(error: BaseException) -> None:
 
 def signature_from_request(
     task: Task[Any, Any], request: Any, args: Any, kwargs: Any, queue: str | None, extra: dict[str, Any]
-) -> Signature:
+) -> Signature[Any]:
     """Return a call with the request's options, sent where the request came from."""
     request = task.request if request is None else request
     args = request.args if args is None else args
@@ -94,7 +110,7 @@ def signature_from_request(
     return task.signature(args, kwargs, options)
 
 
-def replacement(task: Task[Any, Any], sig: Signature) -> Signature:
+def replacement(task: Task[Any, Any], sig: Signature[Any]) -> Signature[Any]:
     """Return ``sig`` made ready to run under the id of the current request, with all that was to follow it."""
     from celery.canvas import _chain, group, signature  # loaded by the first canvas
 
@@ -124,6 +140,11 @@ def replacement(task: Task[Any, Any], sig: Signature) -> Signature:
         root_id=request.root_id,
         replaced_task_nesting=nesting,
     )
+    last = sig
+    while isinstance(last, _chain):
+        last = last.tasks[-1]
+    if request.reply_to:
+        last.set(reply_to=request.reply_to)  # whoever waits for this task waits there
     sig.freeze(request.id)
     for step in reversed(request.chain or ()):
         sig |= signature(step, app=app)
@@ -133,9 +154,11 @@ def replacement(task: Task[Any, Any], sig: Signature) -> Signature:
     return sig
 
 
-def send_replacement(task: Task[Any, Any], sig: Signature) -> Any:
+def send_replacement(task: Task[Any, Any], sig: Signature[Any]) -> Any:
     """Send ``sig`` and leave the run; in an eager run, return its outcome instead."""
     if task.request.is_eager:
         return sig.apply().get()
     sig.delay()
-    raise Ignore("Replaced by new task")
+    replaced = Ignore("Replaced by new task")
+    replaced.is_replaced = True  # type: ignore[attr-defined]  # the new task ends in the place of this one
+    raise replaced

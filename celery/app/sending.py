@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Exchange
 from kombu.common import Broadcast
+from kombu.compression import compress
 
 from celery import signals
 from celery.app.deadlines import with_deadline
+from celery.app.encoding import encode
 from celery.protocol.task import task_message
 
 if TYPE_CHECKING:
@@ -34,6 +36,28 @@ def destination(
     if not exchange and queue is not None:
         return queue.exchange.name, routing_key or queue.routing_key
     return exchange or "", routing_key
+
+
+def signed(
+    signing: Any,
+    body: Any,
+    form: tuple[str | None, str | None],
+    headers: dict[str, Any],
+    properties: Mapping[str, Any],
+    exchange: Any,
+    routing_key: str | None,
+) -> tuple[Any, str, str]:
+    """Encode ``body`` and sign it with what else decides what runs; return it, its content type and encoding.
+
+    ``form`` is serializer and compression.  The signature goes into ``headers``.
+    """
+    serializer, compression = form
+    encoded, content_type, content_encoding = encode(body, serializer, None, headers)
+    exchange_name = exchange.name if isinstance(exchange, Exchange) else exchange or ""
+    signing.sign("task", encoded, content_type, content_encoding, headers, properties, exchange_name, routing_key or "")
+    if compression:
+        encoded, headers["compression"] = compress(encoded, compression)
+    return encoded, content_type, content_encoding
 
 
 class MessageSender:
@@ -117,12 +141,22 @@ class MessageSender:
                 properties=properties,
                 retry_policy=policy,
             )
+        sent, content_type, content_encoding = body, None, None
+        serializer, compression = serializer or self.serializer, compression or self.compression
+        signing = self.amqp.app.signing
+        if signing is not None:
+            sent, content_type, content_encoding = signed(
+                signing, body, (serializer, compression), message_headers, properties, exchange, routing_key
+            )
+            compression = None  # done
         result = producer.publish(
-            body,
+            sent,
             exchange=exchange,
             routing_key=routing_key,
-            serializer=serializer or self.serializer,
-            compression=compression or self.compression,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            serializer=serializer,
+            compression=compression,
             retry=retry,
             retry_policy=with_deadline(policy),
             delivery_mode=delivery_mode,
@@ -132,11 +166,11 @@ class MessageSender:
             confirm_timeout=confirm_timeout,
             **properties,
         )
-        after, sent = signals.after_task_publish, signals.task_sent
+        after, sent_signal = signals.after_task_publish, signals.task_sent
         if after.receivers:
             after.send(sender=name, body=body, headers=message_headers, exchange=exchange, routing_key=routing_key)
-        if sent.receivers:
-            self._tell_sent(sent, name, body, message_headers)
+        if sent_signal.receivers:
+            self._tell_sent(sent_signal, name, body, message_headers)
         if sent_event:
             sent_event.update(
                 queue=queue_name,

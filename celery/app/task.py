@@ -74,6 +74,9 @@ class Task(Generic[P, R]):
     #: How often the task may run again; `None` for no limit.
     max_retries: int | None = 3
 
+    #: What a call of ``retry`` gave in its place, for ``autoretry_for``.
+    override_max_retries: int | None = None
+
     #: Seconds before the next try.
     default_retry_delay: float = 3 * 60
 
@@ -211,7 +214,7 @@ class Task(Generic[P, R]):
 
     # -- running
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the task here and now, as a plain function with a request."""
         if self.request_stack is None:
             self._get_app()
@@ -223,7 +226,7 @@ class Task(Generic[P, R]):
             self.pop_request()
             _task_stack.pop()
 
-    def run(self, *args: Any, **kwargs: Any) -> Any:
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """What the task does."""
         raise NotImplementedError(f"Task {self.name or type(self).__name__} must define run().")
 
@@ -237,7 +240,7 @@ class Task(Generic[P, R]):
 
     # -- calling
 
-    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult:
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Send the task with these arguments."""
         return self.apply_async(args, kwargs)
 
@@ -251,7 +254,7 @@ class Task(Generic[P, R]):
         link_error: Any = None,
         shadow: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> AsyncResult[R]:
         """Send the task; ``options`` as countdown, eta, expires, queue, priority, headers, ...
 
         Raises:
@@ -306,7 +309,7 @@ class Task(Generic[P, R]):
         loglevel: Any = None,
         headers: Any = None,
         **options: Any,
-    ) -> EagerResult:
+    ) -> EagerResult[R]:
         """Run the task here, as a worker would; ``throw`` (or ``task_eager_propagates``) lets its errors out."""
         from celery.app import eager
 
@@ -314,13 +317,13 @@ class Task(Generic[P, R]):
             self, args, kwargs, link, link_error, task_id, retries, throw, logfile, loglevel, headers, options
         )
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> Any:
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> AsyncResult[R]:
         """Return a handle on the result of the call ``task_id``."""
         return self._get_app().AsyncResult(task_id, backend=self.backend, task_name=self.name, **kwargs)
 
     # -- as a signature
 
-    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature:
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Signature[R]:
         """Return a call that is not made yet; options as keyword arguments."""
         from celery.canvas import signature  # loaded by the first signature
 
@@ -329,11 +332,11 @@ class Task(Generic[P, R]):
 
     subtask = signature
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """``s(1, x=2)`` is ``signature((1,), {"x": 2})``."""
         return self.signature(args, kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
+    def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """Like ``s``, and the result of a parent is not added to the arguments."""
         return self.signature(args, kwargs, immutable=True)
 
@@ -386,13 +389,13 @@ class Task(Generic[P, R]):
         kwargs: Any = None,
         queue: str | None = None,
         **extra_options: Any,
-    ) -> Signature:
+    ) -> Signature[R]:
         """Return the call that ``request`` (the one in progress) was, to make it again."""
         return retrying.signature_from_request(self, request, args, kwargs, queue, extra_options)
 
     subtask_from_request = signature_from_request
 
-    def replace(self, sig: Signature) -> Any:
+    def replace(self, sig: Signature[Any]) -> Any:
         """Let ``sig`` run in place of this task, under its id; whatever was to follow this task follows that.
 
         Raises:
@@ -400,11 +403,11 @@ class Task(Generic[P, R]):
         """
         return self.on_replace(retrying.replacement(self, sig))
 
-    def on_replace(self, sig: Signature) -> Any:
+    def on_replace(self, sig: Signature[Any]) -> Any:
         """Send the signature that replaces this task."""
         return retrying.send_replacement(self, sig)
 
-    def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
+    def add_to_chord(self, sig: Signature[Any], lazy: bool = False) -> Any:
         """Add ``sig`` to the chord whose header this task is in; ``lazy`` leaves the sending to the caller."""
         request = self.request
         if not request.chord:
@@ -450,7 +453,9 @@ class Task(Generic[P, R]):
         """End the current request."""
         self.request_stack.pop()
 
-    def _get_request(self) -> Context:
+    @property
+    def request(self) -> Context:
+        """The call that runs now; outside of one, an empty request."""
         stack = self.request_stack
         request = stack.top if stack is not None else None
         if request is None:
@@ -459,7 +464,7 @@ class Task(Generic[P, R]):
                 request = self._default_request = Context()
         return request
 
-    request = property(_get_request)
+    _get_request = request.fget  # type: ignore[attr-defined]  # of the property
 
     @property
     def backend(self) -> Any:

@@ -104,10 +104,12 @@ def _apps_in(module: ModuleType) -> list[str]:
 
 
 def _app_in(module: ModuleType, symbol_by_name: Callable[..., Any], imp: Callable[..., Any]) -> Any:
-    for name in ("app", "celery"):
-        found = getattr(module, name, None)
-        if found is not None and not isinstance(found, ModuleType):
-            return found
+    from celery.app.base import Celery
+
+    named = [getattr(module, name, None) for name in ("app", "celery")]
+    named = [found for found in named if found is not None and not isinstance(found, ModuleType)]
+    if named:  # a web framework's application is often called ``app``, too
+        return next((found for found in named if isinstance(found, Celery)), named[0])
     if hasattr(module, "__path__"):
         inner = f"{module.__name__}.celery"
         try:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 from warnings import warn
 
-from celery import signals
+from celery import _state, signals
 from celery.exceptions import FixupWarning
 
 __all__ = ("DjangoFixup", "fixup")
@@ -46,6 +46,8 @@ class DjangoFixup:
         """Connect to what an app does later; ``django.setup()`` is left to the project or the worker."""
         if (here := os.getcwd()) not in sys.path:
             sys.path.insert(0, here)
+        if _state.default_app is None:  # a web server's threads, which made no app, must find this one
+            self.app.set_default()
         if not self.app._custom_task_cls_used:
             self.app.task_cls = "celery.contrib.django.task:DjangoTask"
         signals.import_modules.connect(self.on_import_modules, sender=self.app)

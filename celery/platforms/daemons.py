@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .files import close_open_fds, fd_by_path, maybe_fileno
-from .pidfiles import acquired
+from .pidfiles import create_pidlock
 from .signalling import signals
 from .system import IS_WINDOWS
-from .users import maybe_drop_privileges
+from .users import check_may_become, maybe_drop_privileges
 
 DAEMON_WORKDIR = "/"
 
@@ -111,24 +111,27 @@ def detached(
 ) -> DaemonContext:
     """Return a context to detach in, as user ``uid`` and group ``gid``.
 
-    That log file and pidfile can be made is checked while a terminal is there to complain on.  Without
-    ``umask`` they are private (077); upstream's default is 0, with which everybody could write them.
+    The pidfile is made, and held, before privileges are dropped: its place may be one that only the superuser writes
+    to, and no one else shall change what is in it.  That the log file can be written is checked after it.  Without
+    ``umask`` files are private (077); upstream's default is 0, with which everybody could write them.
 
     Raises:
         RuntimeError: this system cannot detach.
+        PermissionError: this process may not become that user or group.
     """
     if not hasattr(os, "fork") or IS_WINDOWS:
         raise RuntimeError("This platform does not support detach.")
     workdir = os.getcwd() if workdir is None else workdir
     signals.reset("SIGCLD")  # or the shell's setting would reap our children
-    maybe_drop_privileges(uid=uid, gid=gid)
+    check_may_become(uid, gid)  # while there is a terminal to complain on
 
-    def check_files() -> None:
+    def prepare_files() -> None:
+        if pidfile:
+            create_pidlock(pidfile)
+        maybe_drop_privileges(uid=uid, gid=gid)
         if logfile:
             with open(logfile, "a"):
                 pass
-        if pidfile:
-            acquired(pidfile).release()  # that it can be made is all we want to know
 
     umask = 0o077 if umask is None else umask
-    return DaemonContext(umask=umask, workdir=workdir, fake=fake, after_chdir=check_files, **opts)
+    return DaemonContext(umask=umask, workdir=workdir, fake=fake, after_chdir=prepare_files, **opts)

@@ -100,6 +100,21 @@ def setuid(uid: Any) -> None:
     os.setuid(parse_uid(uid))
 
 
+def check_may_become(uid: Any = None, gid: Any = None) -> None:
+    """See that this process may become user ``uid`` and group ``gid``, and change nothing.
+
+    Raises:
+        KeyError: there is no such user or group.
+        PermissionError: only the superuser may.
+    """
+    if not IS_WINDOWS:
+        wanted = [None if value is None or value == "" else value for value in (uid, gid)]
+        user = None if wanted[0] is None else parse_uid(wanted[0])
+        group = None if wanted[1] is None else parse_gid(wanted[1])
+        if os.geteuid():
+            _check_identity(user, group)
+
+
 def maybe_drop_privileges(uid: Any = None, gid: Any = None) -> None:
     """Become user ``uid`` and group ``gid``, for good; without ``gid`` the group is the user's.
 

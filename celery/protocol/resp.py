@@ -15,6 +15,7 @@ class Reader(Protocol):
 
     def feed(self, data: bytes) -> Any: ...
     def gets(self) -> Any: ...
+    def has_data(self) -> bool: ...
 
 
 def bulk(value: Any) -> bytes:
@@ -62,6 +63,10 @@ class PlainReader:
             del self._buffer[: self._at]
             self._at = 0
         return reply
+
+    def has_data(self) -> bool:
+        """Whether there is a part of a reply."""
+        return self._at < len(self._buffer)
 
     def _line(self) -> bytes:
         end = self._buffer.find(b"\r\n", self._at)

@@ -14,6 +14,7 @@ from typing import Any
 
 from celery.exceptions import SecurityError
 from celery.states import EXCEPTION_STATES, PENDING
+from celery.utils.failpoints import is_active
 from celery.utils.serialization import create_exception_cls, ensure_serializable
 
 __all__ = (
@@ -31,9 +32,15 @@ __all__ = (
 COMPRESSION_MARK = b"\x00celery-compressed\x00"
 
 #: Modules of ours and our dependencies, whose exceptions are the same in every process; they may be imported.
+#: Whether a test of the tests has switched this protection off.
+_BELIEVES = is_active("unprotect.revive")
+
 _KNOWN_MODULES = frozenset(
     {"billiard.exceptions", "celery.exceptions", "celery.utils.serialization", "kombu.exceptions"}
 )
+
+#: Exceptions that end the process, or the thread, that meets them.
+_ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 # Upstream: where classes that cannot be found are said to live.
 _MODULE_OF_STRANGERS = "celery.exceptions"
@@ -171,11 +178,14 @@ def _exception_class(module: str | None, name: str, message: Any) -> type[BaseEx
             found = vars(found)[part]
         except (KeyError, TypeError):
             return create_exception_cls(name, _MODULE_OF_STRANGERS)
-    if not isinstance(found, type) or not issubclass(found, BaseException):
+    if not _BELIEVES and (not isinstance(found, type) or not issubclass(found, BaseException)):
         raise SecurityError(
             f"A stored exception names {module}.{name}, which is no exception class; payload {message!r}"
         )
-    return found
+    exception: type[BaseException] = found
+    if not _BELIEVES and issubclass(exception, _ENDING):  # else whoever can write a record could end those who read it
+        return create_exception_cls(name, _MODULE_OF_STRANGERS)
+    return exception
 
 
 def _build(cls: type[BaseException], message: Any) -> BaseException:

@@ -31,7 +31,7 @@ class FailpointError(RuntimeError):
 class _Trap:
     """One armed place."""
 
-    __slots__ = ("act", "delay", "dice", "left", "once", "probability", "skip")
+    __slots__ = ("act", "delay", "dice", "is_seeded", "left", "once", "probability", "skip")
 
     def __init__(self, act: Callable[[], None], options: Mapping[str, str]) -> None:
         self.act = act
@@ -40,7 +40,8 @@ class _Trap:
         self.skip = int(options.get("skip", "0"))
         self.delay = float(options.get("delay", "0"))
         self.once = options.get("once")
-        self.dice = random.Random(int(options["seed"])) if "seed" in options else random.Random()
+        self.is_seeded = "seed" in options
+        self.dice = random.Random(int(options["seed"])) if self.is_seeded else random.Random()
 
     def visit(self) -> None:
         if self.skip > 0:
@@ -122,6 +123,14 @@ if _traps:
         trap = _traps.get(name)
         if trap is not None:
             trap.visit()
+
+    def _throw_other_dice() -> None:
+        for trap in _traps.values():
+            if not trap.is_seeded:
+                trap.dice.seed()
+
+    if hasattr(os, "register_at_fork"):  # else all children of a worker would do the same at the same time
+        os.register_at_fork(after_in_child=_throw_other_dice)
 
 else:
 

@@ -21,6 +21,7 @@ __all__ = (
     "get_ident",
     "default_socket_timeout",
     "bound_open_broker_sockets",
+    "broker_sockets",
 )
 
 
@@ -215,18 +216,26 @@ def bound_open_broker_sockets(connection: Any, timeout: float) -> None:
 
     Sockets that never block, and whatever is closed already, are left alone.
     """
+    for sock in broker_sockets(connection):
+        try:
+            if sock.gettimeout() != 0:
+                sock.settimeout(timeout)
+        except (AttributeError, OSError, ValueError):
+            pass
+
+
+def broker_sockets(connection: Any) -> Iterator[Any]:
+    """Yield the open sockets of a kombu connection."""
     transport = getattr(connection, "_transport", None)
     established = getattr(connection, "_connection", None)
-    owners = [established, getattr(established, "transport", None)]
+    wire = getattr(getattr(transport, "cycle", None), "wire", None)
+    owners = [established, getattr(established, "transport", None), wire]
     for channel in (getattr(connection, "_default_channel", None), *(getattr(transport, "channels", None) or ())):
         owners += [getattr(getattr(channel, "client", None), "connection", None), *_pooled(channel)]
     for owner in owners:
         sock = getattr(owner, "sock", None) or getattr(owner, "_sock", None)
-        try:
-            if sock is not None and sock.gettimeout() != 0:
-                sock.settimeout(timeout)
-        except (AttributeError, OSError, ValueError):
-            pass
+        if sock is not None:
+            yield sock
 
 
 def _pooled(channel: Any) -> Iterator[Any]:

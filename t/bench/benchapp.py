@@ -50,6 +50,19 @@ def burst(n):
     ResultSet([noop.delay(i) for i in range(n)]).get(timeout=300)
 
 
+def prepare_wait(n):
+    ResultSet([noop.delay(i) for i in range(3)]).get(timeout=30)
+    return ResultSet([noop.delay(i) for i in range(n)])
+
+
+def wait(results):
+    results.get(timeout=300)
+
+
+def build_chain(n):
+    chain(*[inc.s(0)] + [inc.s() for _ in range(n - 1)]).freeze()
+
+
 def canvas_group(n):
     assert len(group([inc.s(i) for i in range(n)]).apply_async().get(timeout=300)) == n
 

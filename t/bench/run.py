@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -98,6 +100,28 @@ class Bench:
     def times(self) -> list[float]:
         data = self.ticks.read_bytes()
         return sorted(when for (when,) in TICK.iter_unpack(data[: len(data) // TICK.size * TICK.size]))
+
+    @contextmanager
+    def monitored(self) -> Iterator[list[str]]:
+        """Collect the commands that clients send to Redis; what scripts do is not among them."""
+        commands: list[str] = []
+        log = self.directory / "monitor"
+        with open(log, "w") as file:
+            monitor = subprocess.Popen(["redis-cli", "-p", str(self.redis.port), "monitor"], stdout=file)
+        try:
+            wait_until(lambda: log.read_text().startswith("OK"), 10, "MONITOR")
+            yield commands
+        finally:
+            monitor.terminate()
+            monitor.wait()
+            commands += [line for line in log.read_text().splitlines()[1:] if " lua] " not in line]
+
+    def packets(self) -> int:
+        """Return how many packets RabbitMQ has had on the connections of the bench's virtual host."""
+        listed = subprocess.run(
+            ["rabbitmqctl", "-q", "list_connections", "vhost", "recv_cnt"], capture_output=True, text=True, check=True
+        ).stdout
+        return sum(int(line.split()[1]) for line in listed.splitlines() if line.split()[:1] == ["bench"])
 
     def stats(self) -> dict[str, int]:
         """Return Redis's own counters: socket reads are round trips, seen from the server."""
@@ -200,18 +224,43 @@ def latency(bench: Bench, side: Side, n: int) -> dict[str, float]:
 
 
 def canvas(bench: Bench, side: Side, n: int) -> dict[str, float]:
-    """A group of 1,000, a chord of 1,000 and a chain of 100: seconds."""
+    """A group of 1,000, a chord of 1,000, a chain of 100, a wait for 5,000 results: seconds."""
     bench.clean()
     env = bench.environment(True)
     worker = bench.worker(side, env)
     try:
         bench.client(side, "roundtrips", 20, env)
         return {
-            f"{verb} s": bench.client(side, f"canvas_{verb}", size, env)["seconds"]
-            for verb, size in (("group", n), ("chord", n), ("chain", n // 10))
+            f"{verb.removeprefix('canvas_')} s": bench.client(side, verb, size, env)["seconds"]
+            for verb, size in (
+                ("canvas_group", n),
+                ("canvas_chord", n),
+                ("canvas_chain", n // 10),
+                ("wait", 5 * n),
+            )
         }
     finally:
         stop(worker)
+
+
+def growth(bench: Bench, side: Side, n: int) -> dict[str, float]:
+    """What ten times as much takes: chords, with the client's and the worker's memory, and chains that are built."""
+    bench.clean()
+    env = bench.environment(True)
+    worker = bench.worker(side, env)
+    figures: dict[str, float] = {}
+    try:
+        bench.client(side, "roundtrips", 20, env)
+        for size in (n // 10, n * 3 // 10, n):
+            chord = bench.client(side, "canvas_chord", size, env)
+            figures[f"chord of {size} s"] = chord["seconds"]
+            figures[f"chord of {size} client MB"] = chord["megabytes"]
+            figures[f"chord of {size} worker MB"] = pss_megabytes(processes_of(worker.pid))
+    finally:
+        stop(worker)
+    for size in (n // 40, n // 20, n // 10, n // 5):
+        figures[f"build a chain of {size} ms"] = bench.client(side, "build_chain", size, env)["seconds"] * 1e3
+    return figures
 
 
 def weight(bench: Bench, side: Side, n: int) -> dict[str, float]:
@@ -245,6 +294,29 @@ def weight(bench: Bench, side: Side, n: int) -> dict[str, float]:
         stop(worker)
 
 
+def idle(bench: Bench, side: Side, n: int, broker: str = "redis") -> dict[str, float]:
+    """What a worker with nothing to do takes in ``n`` seconds: CPU, and what it sends to the broker."""
+    bench.clean(broker)
+    env = bench.environment(False, broker)
+    worker = bench.worker(side, env)
+    try:
+        bench.client(side, "enqueue", 50, env)
+        bench.wait_ticks(100, 60)
+        time.sleep(5)
+        pids = processes_of(worker.pid)
+        packets = bench.packets() if broker == "amqp" else 0
+        cpu, began = cpu_seconds(pids), time.monotonic()
+        with bench.monitored() as commands:
+            time.sleep(n)
+        seconds = time.monotonic() - began
+        used = (cpu_seconds(pids) - cpu) / seconds * 100
+        if broker == "amqp":
+            return {"idle CPU %": used, "packets a minute": (bench.packets() - packets) / seconds * 60}
+        return {"idle CPU %": used, "commands a minute": len(commands) / seconds * 60}
+    finally:
+        stop(worker)
+
+
 #: Name → (function, N, further arguments).
 MEASURES = {
     "drain": (drain, 20_000, {}),
@@ -254,7 +326,10 @@ MEASURES = {
     "enqueue-results": (enqueue, 10_000, {"results": True}),
     "latency": (latency, 500, {}),
     "weight": (weight, 1, {}),
+    "idle": (idle, 60, {}),
+    "idle-amqp": (idle, 60, {"broker": "amqp"}),
     "canvas": (canvas, 1_000, {}),
+    "growth": (growth, 10_000, {}),
 }
 
 

@@ -1,6 +1,17 @@
 """What every unit test starts from: an in-memory broker and an in-memory store with nothing in them."""
 
+import logging
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_log_level():
+    """Leave the level of the root logger as it was: a worker in a test sets it, and other tests would see less."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

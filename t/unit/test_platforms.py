@@ -104,7 +104,7 @@ def test_a_link_is_never_written_through(path, tmp_path):
 def test_a_pidfile_that_cannot_be_written_says_why(tmp_path):
     with pytest.raises(LockFailed, match=r"Cannot write the pidfile .*/no/x.pid: no such directory\."):
         create_pidlock(str(tmp_path / "no" / "x.pid"))
-    with pytest.raises(LockFailed, match=r"Cannot read the pidfile .*: is a directory\."):
+    with pytest.raises(LockFailed, match=r"Cannot write the pidfile .*: it is a directory\."):
         create_pidlock(str(tmp_path))
 
 
@@ -163,17 +163,22 @@ with detached(workdir={workdir!r}, logfile={logfile!r}, pidfile={pidfile!r}, uma
     with open({out!r}, "w") as out:
         print(os.getsid(0) != {session}, os.getcwd(), os.getppid() != {session}, file=out)
         print(os.readlink("/proc/self/fd/1"), oct(os.stat({out!r}).st_mode & 0o777), file=out)
+        print(open({pidfile!r}).read() == f"{{os.getpid()}}\\n", oct(os.stat({pidfile!r}).st_mode & 0o777), file=out)
     os.rename({out!r}, {out!r} + ".done")
 """
 
 
-def wait_for(path):
+def wait_until(claim):
     import time
 
     deadline = time.monotonic() + 20
-    while not path.exists():
+    while not claim():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def wait_for(path):
+    wait_until(path.exists)
     return path.read_text().split()
 
 
@@ -189,9 +194,12 @@ def test_a_daemon_leaves_session_terminal_and_directory(tmp_path):
     }
     done = run(DAEMON.format(**options))
     assert (done.returncode, done.stderr) == (0, "")
-    assert wait_for(tmp_path / "out.done") == ["True", str(tmp_path), "True", "/dev/null", "0o640"]
+    assert wait_for(tmp_path / "out.done") == [
+        *("True", str(tmp_path), "True", "/dev/null", "0o640"),
+        *("True", "0o644"),  # a pidfile can be read by all, whatever the umask
+    ]
     assert (tmp_path / "log").exists()
-    assert not (tmp_path / "pid").exists()
+    wait_until(lambda: not (tmp_path / "pid").exists())
 
 
 def test_a_fake_daemon_stays(tmp_path, monkeypatch):

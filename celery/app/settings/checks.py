@@ -149,16 +149,16 @@ _SPECIAL: dict[str, Callable[[Any], str | None]] = {
 # -- names
 
 
-def near_misses(conf: Settings) -> Iterator[tuple[str, str, Any]]:
-    """Yield ``(name, meant, layer)`` for each configured name that is nearly one of ours.
+def near_misses(conf: Settings) -> Iterator[tuple[str, str, Any, bool]]:
+    """Yield ``(name, meant, layer, is_harmless)`` for each configured name that is nearly one of ours.
 
-    It is taken for the user's own where the setting of the right name is configured as well.
+    It does no harm where the setting of the right name is configured as well: it may be the user's own.
     """
     for layer in conf._user_layers():
         for spelled in _names(layer):
             meant = _meant(spelled, conf.prefix)
-            if meant is not None and not conf.value_set_for(meant):
-                yield spelled, meant, layer
+            if meant is not None:
+                yield spelled, meant, layer, conf.value_set_for(meant)
 
 
 def _names(layer: Any) -> Iterable[str]:
@@ -194,20 +194,27 @@ def unknown_setting(spelled: str, meant: str, conf: Settings) -> str:
     return f"Unknown setting `{spelled}`. Did you mean `{correct}`?"
 
 
+def _superfluous_setting(spelled: str, meant: str) -> str:
+    return f"Unknown setting `{spelled}` beside `{meant}`, which is set, too: it has no effect."
+
+
 def warn_near_misses(conf: Settings) -> None:
     """Warn about names below one of our own prefixes that are nearly right; part of loading a configuration."""
-    for spelled, meant, layer in near_misses(conf):
-        if isinstance(layer, dict):
+    for spelled, meant, layer, is_harmless in near_misses(conf):
+        if isinstance(layer, dict) and not is_harmless:
             text = f"{unknown_setting(spelled, meant, conf)} (from {describe(layer, conf)})"
             warnings.warn(CeleryWarning(text), stacklevel=2)
 
 
 def validate(conf: Settings) -> None:
     """See ``Settings.validate``."""
-    found = [
-        f"{unknown_setting(spelled, meant, conf)} (from {describe(layer, conf)})"
-        for spelled, meant, layer in near_misses(conf)
-    ]
+    found = []
+    for spelled, meant, layer, is_harmless in near_misses(conf):
+        place = f"(from {describe(layer, conf)})"
+        if is_harmless:
+            warnings.warn(CeleryWarning(f"{_superfluous_setting(spelled, meant)} {place}"), stacklevel=2)
+        else:
+            found.append(f"{unknown_setting(spelled, meant, conf)} {place}")
     for name in DEFAULTS:
         if conf.value_set_for(name):
             text = problem(name, conf.get(name))

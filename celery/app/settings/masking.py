@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery.app.settings.table import NEW_BY_OLD, SETTING_KEYS, UNDECLARED
+from celery.utils.failpoints import is_active
 
 __all__ = ("HIDDEN_SETTINGS", "MASK", "censored", "mask_secrets", "mask_urls")
 
 MASK = "********"
+
+#: For tests of the tests: everything is shown.
+_TELLS_ALL = is_active("unprotect.masking")
 
 #: A setting, or a key inside of one, whose name matches is never shown.
 HIDDEN_SETTINGS = re.compile("API|TOKEN|KEY|SECRET|PASS|PROFANITIES_LIST|SIGNATURE|DATABASE|BEAT_DBURI", re.IGNORECASE)
@@ -25,7 +29,7 @@ _URL_QUERY_SECRET = re.compile(
 
 def mask_urls(text: str) -> str:
     """Replace the passwords of all URLs in ``text``."""
-    if "://" not in text:
+    if "://" not in text or _TELLS_ALL:
         return text
     return _URL_QUERY_SECRET.sub(rf"\g<1>{MASK}", _URL_PASSWORD.sub(rf"\g<1>:{MASK}@", text))
 
@@ -49,6 +53,8 @@ def censored(name: str, value: Any, prefix: str | None = None) -> Any:
 
     A name that is not one of ours says nothing about its value, so only ``None`` and truth values of it are shown.
     """
+    if _TELLS_ALL:
+        return value
     if HIDDEN_SETTINGS.search(name):
         return MASK
     if prefix and name.startswith(prefix):

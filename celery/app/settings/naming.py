@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from celery.app.settings.table import NEW_BY_OLD, OLD_BY_NEW, SETTING_KEYS
+from celery.app.settings.table import NEW_BY_OLD, OLD_BY_NEW, OURS, SETTING_KEYS
 from celery.exceptions import ImproperlyConfigured
 
 __all__ = ("SpellingOf", "old_to_new", "new_to_old", "old_names_in", "spellings", "user_prefix")
@@ -54,7 +54,7 @@ def old_names_in(
             that is how a configuration serves two versions.
     """
     names = {*names} - {*ignored}
-    new = names & {*(SETTING_KEYS if new_names is None else new_names)}
+    new = names & {*(SETTING_KEYS - OURS if new_names is None else new_names)}
     old = names & {*(NEW_BY_OLD if old_names is None else old_names)}
     if new and old:
         # The side with fewer names is taken for the one to change.

@@ -13,6 +13,7 @@ from celery.app.settings.options import Option, flatten, searchresult
 __all__ = (
     "NAMESPACES",
     "OPTIONS",
+    "OURS",
     "DEFAULTS",
     "SETTING_KEYS",
     "NEW_BY_OLD",
@@ -386,6 +387,23 @@ UNDECLARED: dict[str, str] = {
 }
 
 
+#: What Celery does not have: prefix; name, type and default.
+_OURS: tuple[tuple[str, tuple[Row, ...]], ...] = (
+    ("beat", (("leader_lease", "float", None), ("leader_url", "string", None))),
+    ("control", (("allow", "list", None),)),
+    (
+        "security",
+        (
+            ("accept_upstream", "bool", False),
+            ("nonce_store", "string", None),
+            ("replay_window", "float", 259200.0),
+        ),
+    ),
+)
+#: The names of those.
+OURS: frozenset[str] = frozenset(f"{prefix}_{name}" for prefix, rows in _OURS for name, *_ in rows)
+
+
 def _option(pattern: str, name: str, kind: str, default: Any, old: str | None = None) -> Option:
     return Option(default, type=kind, old={old or pattern.format(name)})
 
@@ -394,6 +412,8 @@ def _namespaces() -> dict[str, Any]:
     tree: dict[str, Any] = {name: _option("celery_{0}", name, *rest) for name, *rest in _GENERAL}
     for prefix, pattern, rows in _BY_PREFIX:
         tree[prefix] = {name: _option(pattern, name, *rest) for name, *rest in rows}
+    for prefix, rows in _OURS:
+        tree[prefix].update({name: Option(default, type=kind) for name, kind, default in rows})
     late = tree["task"]["acks_on_failure_or_timeout"]
     late.deprecate_by, late.remove_by = "6.0", "7.0"
     late.alt = "task_acks_on_failure and task_acks_on_timeout"

@@ -1,14 +1,15 @@
 """The worker child's side of a task: a frame comes in, the task runs, an answer goes out.
 
 Frames and answers are opaque to the pool.  A frame is the undecoded body with the headers, in `marshal` format where
-all values are plain, else in `pickle` format; its first byte tells.  An answer is empty for a plain success.
+all values are plain, else in `pickle` format; its first byte tells.  A large body follows after all that, so that no
+copy of it is needed to get at it.  An answer is empty for a plain success.
 """
 
 from __future__ import annotations
 
 import marshal
 import pickle
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,11 +19,11 @@ from kombu.serialization import prepare_accept_content
 
 from celery.app import trace as tracing
 from celery.app.trace.errors import pickled
-from celery.concurrency.base import exception_info
+from celery.concurrency.base import bare_exception, exception_info
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 from celery.protocol.task import ParsedTask, Unreadable, parse_body
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
-from celery.utils.failpoints import failpoint
+from celery.utils.failpoints import failpoint, is_active
 from celery.utils.inflate import MOST_BYTES, inflate
 from celery.utils.log import get_logger
 from celery.utils.saferepr import saferepr
@@ -32,11 +33,17 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-_MARSHAL, _PICKLE = b"M", b"P"
-_MARSHAL_CODE = _MARSHAL[0]
+#: How everything begins that was pickled by protocol 2 or later; nothing in `marshal` format does.
+_PICKLE_CODE = 0x80
+
+#: From this many bytes on, a body goes behind the frame.
+LARGE_BODY = 1 << 20
 
 #: Results of tasks that take less than this wait for each other, to be written together.
 BRIEF_SECONDS = 0.001
+
+#: Whether a test of the tests has switched this protection off.
+_GIVES_RESULTS_UP = is_active("unprotect.store")
 
 #: The state of an answer that says: this message cannot be read at all.
 MALFORMED = "MALFORMED"
@@ -47,7 +54,8 @@ class Frame(NamedTuple):
 
     ``body`` is as it came, ``body_encoding`` "base64", "raw" (compressed only) or "" ; ``decoded`` true says that
     ``body`` is already ``(args, kwargs, embed)``.  ``wants_answer`` asks for value and runtime of a success,
-    ``is_late`` for stores to be confirmed before the answer.
+    ``is_late`` for stores to be confirmed before the answer.  ``tail`` is how many bytes behind all this are the body,
+    0 if it is here.
     """
 
     name: str
@@ -62,20 +70,38 @@ class Frame(NamedTuple):
     decoded: bool
     wants_answer: bool
     is_late: bool
+    tail: int = 0
 
 
 def pack(frame: tuple[Any, ...]) -> bytes:
     """Return ``frame`` (or an answer) as bytes."""
     try:
-        return _MARSHAL + marshal.dumps(frame)
+        return marshal.dumps(frame)
     except ValueError:  # a date or a Decimal among AMQP headers
-        return _PICKLE + pickle.dumps(frame, protocol=pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(frame, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def unpack(data: bytes) -> tuple[Any, ...]:
+def pack_frame(
+    name: str,
+    task_id: str,
+    headers: Mapping[str, Any],
+    properties: Mapping[str, Any],
+    delivery_info: Mapping[str, Any],
+    body: Any,
+    *others: Any,
+) -> bytes:
+    """Return a `Frame` of these fields as bytes, its ``tail`` as the size of ``body`` asks."""
+    if type(body) in (bytes, memoryview) and len(body) >= LARGE_BODY:
+        head = pack((name, task_id, headers, properties, delivery_info, None, *others, len(body)))
+        return b"".join((head, body))
+    if type(body) is memoryview:
+        body = bytes(body)
+    return pack((name, task_id, headers, properties, delivery_info, body, *others, 0))
+
+
+def unpack(data: bytes | memoryview) -> tuple[Any, ...]:
     """Return what `pack` was given."""
-    view = memoryview(data)[1:]
-    values: tuple[Any, ...] = marshal.loads(view) if data[0] == _MARSHAL_CODE else pickle.loads(view)
+    values: tuple[Any, ...] = pickle.loads(data) if data[0] == _PICKLE_CODE else marshal.loads(data)
     return values
 
 
@@ -103,13 +129,19 @@ class Runner:
         self._tracers: dict[str, Any] = {}
         backend = app.backend
         backend.defer_confirmations()
-        self._confirm = backend.flush
+        self._confirm, self._try_to_confirm = backend.flush, backend.try_flush
         self._send_held = backend.send_held
+        self._is_passing_trouble = backend.is_passing_trouble
+        #: Whether results wait here for a store that did not take them.
+        self.owes = False
         #: Names of tasks that took less than `BRIEF_SECONDS` the last time.
         self._brief: set[str] = set()
 
-    def run(self, data: bytes) -> bytes:
-        """Run the request in ``data`` and return its answer; errors of a task are answers, too."""
+    def run(self, data: bytes | memoryview) -> bytes:
+        """Run the request in ``data`` and return its answer; errors of a task are answers, too.
+
+        A view is released as soon as it is read.
+        """
         (
             name,
             task_id,
@@ -123,14 +155,20 @@ class Runner:
             decoded,
             wants_answer,
             is_late,
+            tail,
         ) = unpack(data)
+        if tail:
+            body = memoryview(data)[-tail:]
+        if type(data) is memoryview:
+            data.release()
         failpoint("child.before_run")
         try:
             if decoded:
                 args, kwargs, embed = body
             else:
                 compression = headers.get("compression")
-                args, kwargs, embed = self._decode(body, body_encoding, content_type, content_encoding, compression)
+                decode = self._decode_large if tail else self._decode
+                args, kwargs, embed = decode(body, body_encoding, content_type, content_encoding, compression)
         except (DecodeError, ContentDisallowed, InvalidTaskError) as exc:
             return pack((MALFORMED, f"{type(exc).__name__}: {exc}", 0.0))
         request = {
@@ -157,7 +195,9 @@ class Runner:
             brief.discard(name)
         failpoint("child.after_effect")
         if is_late:
-            self._confirm()
+            trouble = self._trouble_of(result)
+            if trouble is not None:
+                return pack((REJECTED, (True, f"its result cannot be stored: {trouble!r}", None), result.runtime))
         if result.info is None:
             if not wants_answer:
                 return b""
@@ -168,9 +208,28 @@ class Runner:
     def flush(self) -> None:
         """Wait until the results stored so far are confirmed; what was refused is logged by task id."""
         try:
-            self._confirm()
+            self._try_to_confirm()
         except Exception as exc:
-            logger.error("Results could not be stored: %s", exc)
+            self.owes = not _GIVES_RESULTS_UP and self._is_passing_trouble(exc)
+            logger.error("Results could not be stored%s: %s", " yet" if self.owes else "", exc)
+        else:
+            self.owes = False
+
+    def _trouble_of(self, result: Any) -> BaseException | None:
+        """Wait until the result is safe; return what prevents that for now, so that the task has to run again."""
+        if _GIVES_RESULTS_UP:
+            self.flush()
+            return None
+        if result.info is not None and getattr(result.retval, "internal", False):
+            error = bare_exception(result.retval)
+            return error if self._is_passing_trouble(error) else None
+        try:
+            self._confirm()
+        except Exception as error:
+            if not self._is_passing_trouble(error):
+                raise
+            return error
+        return None
 
     def _decode(
         self,
@@ -183,12 +242,28 @@ class Runner:
         if body_encoding == "base64" or body_encoding == "raw":
             try:
                 if body_encoding == "base64":
-                    body = b64decode(body)
+                    body = a2b_base64(body)
                 if compression:  # what is not raw has been decompressed by its transport
                     body = inflate(body, compression, self._most_bytes)
             except Exception as exc:  # each compression has errors of its own
                 raise DecodeError(f"the body cannot be decoded: {type(exc).__name__}: {exc}") from exc
         return _checked(loads_body(body, content_type, content_encoding, accept=self._accept))
+
+    def _decode_large(
+        self,
+        body: memoryview,
+        body_encoding: str,
+        content_type: str | None,
+        content_encoding: str | None,
+        compression: str | None,
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        """Decode what came as a view; it is given up before the next copy is made."""
+        try:
+            with body:
+                data = a2b_base64(body) if body_encoding == "base64" else bytes(body)
+        except ValueError as exc:
+            raise DecodeError(f"the body cannot be decoded: {type(exc).__name__}: {exc}") from exc
+        return self._decode(data, "raw" if compression else "", content_type, content_encoding, compression)
 
     def _tracer(self, name: str) -> Any:
         """Return the tracer of the task called ``name``, made at its first call here."""
@@ -227,4 +302,4 @@ def _answer_of(result: Any) -> bytes:
     return pack((state, pickled(result.retval), result.runtime))
 
 
-__all__ = ("MALFORMED", "Answer", "Frame", "Runner", "pack", "unpack")
+__all__ = ("MALFORMED", "Answer", "Frame", "Runner", "pack", "pack_frame", "unpack")

@@ -68,6 +68,8 @@ class TraceInfo:
     def handle_ignore(self, task: Task, req: Context, **kwargs: Any) -> ExceptionInfo:
         """Log a task that wants no state of its own."""
         einfo = exception_info(self.retval)
+        if req.chord and not req.is_eager and not getattr(self.retval, "is_replaced", False):
+            task.backend.mark_as_ignored(req)
         log_error(task, req, einfo)
         return einfo
 

@@ -160,6 +160,8 @@ def build_tracer(
             ending = end_with(request, exc, RETRY)
             traceback_clear(exc)
         except Exception as exc:
+            if type(exc) is TypeError:
+                name_the_caller(exc, task, request)
             ending = end_with(request, exc)
             traceback_clear(exc)
         else:
@@ -168,9 +170,14 @@ def build_tracer(
 
     def conclude(uuid: str, request: Context, retval: Any, runtime: float) -> tuple[Ending, str | None]:
         """Send what comes next, store the value, and tell of the success."""
-        try:
-            if request.callbacks or request.chain:
+        if request.callbacks or request.chain:
+            try:
                 dispatch_successors(uuid, request, retval)
+            except Exception as exc:  # of whatever kind: nothing follows, so who waits must hear of it
+                if eager and not isinstance(exc, UNSENDABLE):
+                    raise
+                return end_with(request, exc), None
+        try:
             mark_as_done(uuid, retval, request, publishes_result and not request.ignore_result)
         except UNSENDABLE as exc:
             return end_with(request, exc), None
@@ -246,6 +253,22 @@ def build_tracer(
         return trace_ok_t(ending[3], ending[2], runtime, retstr)
 
     return trace_task
+
+
+def name_the_caller(error: TypeError, task: Any, request: Context) -> None:
+    """Say in ``error`` who sent the call, if its arguments are what is wrong.
+
+    A call by `send_task`, or of another program's, is not checked where it is made.
+    """
+    check = getattr(task, "__header__", None)
+    if check is None or not request.origin or not error.args:
+        return
+    try:
+        check(*request.args, **request.kwargs)
+    except TypeError:
+        error.args = (f"{error.args[0]} (called by {request.origin})", *error.args[1:])
+    except Exception:  # what the parameters' defaults may do; then nothing is known
+        return
 
 
 def apply_callbacks(app: Celery, callbacks: list[Any], retval: Any, options: dict[str, Any]) -> None:

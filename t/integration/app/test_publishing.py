@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 from kombu import Connection, Queue
@@ -17,6 +20,10 @@ from kombu.exceptions import OperationalError
 
 from celery import Celery, group
 from celery.app import publishing
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))
+
+from servers import OwnRedis
 
 REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379") + "/14"
 AMQP = os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672") + "//"
@@ -204,6 +211,37 @@ class Freezer:
                 sink.sendall(data)
         except OSError:
             pass
+
+
+@pytest.fixture
+def own_redis(tmp_path):
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server")
+    server = OwnRedis(tmp_path)
+    yield server
+    server.signal(signal.SIGCONT)
+    server.close()
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("lane", ["an open line", "a new connection", "kombu's producer", "the answer's queue"])
+def test_a_redis_that_is_stopped_fails_the_call_at_its_own_deadline(make_app, own_redis, lane):
+    app = make_app(own_redis.url, result_backend="rpc://" if lane == "the answer's queue" else None)
+    options = {}
+    if lane == "an open line":
+        app.send_task("t")
+    elif lane == "kombu's producer":
+        options["producer"] = app.amqp.Producer(app.connection_for_write())
+    if lane == "the answer's queue":
+        app.conf.task_ignore_result = False
+    own_redis.signal(signal.SIGSTOP)
+    started_at = time.monotonic()
+
+    with pytest.raises(OperationalError, match=rf"(1 seconds|socket).*broker: redis://.*:{own_redis.port}"):
+        app.send_task("t", timeout=1, **options)
+    assert time.monotonic() - started_at < 8  # the default is 10
+    own_redis.signal(signal.SIGCONT)
+    app.send_task("t")
 
 
 @pytest.mark.rabbitmq

@@ -86,3 +86,57 @@ def test_callers_may_pass_models(app):
 
         assert message.payload[:2] == [[plain], {"b": {**plain, "x": 2}, "c": 3}]
         queue.close()
+
+
+def test_any_number_of_models(app):
+    @app.task(shared=False, pydantic=True)
+    def total(first: int, *rest: Point, **more: Point):
+        return first + sum(point.x for point in (*rest, *more.values()))
+
+    assert total(1, {"x": 2}, {"x": 3}, six={"x": 6}) == 12
+    with pytest.raises(pydantic.ValidationError):
+        total(1, 2)
+    assert sent(total, 1, Point(x=2), six=Point(x=6)) == (
+        [1, {"x": 2, "when": None, "seen": None}],
+        {"six": {"x": 6, "when": None, "seen": None}},
+    )
+
+
+def sent(task, *args, **kwargs):
+    """Send a call over the broker in memory, and return the arguments that a worker would get."""
+    with task.app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(task.app.amqp.default_queue)
+        task.delay(*args, **kwargs)
+        args, kwargs, _ = queue.get(timeout=5).payload
+    return args, kwargs
+
+
+def test_a_model_of_another_class_is_sent_for_the_task_to_judge(app):
+    class Wider(pydantic.BaseModel):
+        x: int = 1
+        extra: int = 2
+
+    @app.task(shared=False, pydantic=True)
+    def take(a: Point, b: Optional[Point] = None):  # noqa: UP045
+        return a.x
+
+    assert sent(take, Wider(), b=None) == ([{"x": 1, "extra": 2}], {"b": None})
+
+
+def test_what_is_no_model_says_why_in_words_that_travel(app):
+    @app.task(shared=False, pydantic=True)
+    def take(a: Point):
+        return a.x
+
+    with pytest.raises(pydantic.ValidationError) as caught:
+        take({"y": 1})
+    assert "Field required" in caught.value.args[0]
+    assert take.apply(({"x": "no"},)).state == "FAILURE"
+
+
+def test_lists_unions_and_names_that_are_nowhere_are_left_alone(app):
+    @app.task(shared=False, pydantic=True)
+    def take(a: list[Point], b: Point | int, c: Nowhere):  # noqa: F821
+        return a, b, c
+
+    assert take([{"x": 1}], {"x": 2}, {"x": 3}) == ([{"x": 1}], {"x": 2}, {"x": 3})

@@ -235,6 +235,15 @@ class TestPlans:
         assert (first["a"], first["argsrepr"], first["shadow"]) == (1, "secret", "s")
         assert ("a" in second, second["argsrepr"], second["shadow"]) == (False, "(2,)", None)
 
+    def test_arguments_are_shown_as_deep_as_the_setting_says(self, app, add, broker):
+        for app.conf.task_repr_maxlevels in (1, 3):
+            app.send_task("t", ([[[1]]],), {"k": {"a": {}}})
+
+        assert [(message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]) for message in broker.messages] == [
+            ("([...],)", "{'k': {...}}"),
+            ("([[[...]]],)", "{'k': {'a': {}}}"),
+        ]
+
     def test_a_route_may_say_when_and_how_long(self, make_app, broker):
         app = make_app(
             task_routes={"t": {"queue": "q", "expires": 60, "countdown": 5, "time_limit": 9, "headers": {"h": 1}}}

@@ -15,6 +15,7 @@ FILES = {
     "fa_empty/__init__.py": "",
     "fa_two.py": "from celery import Celery\none = Celery('one', set_as_current=False)\ntwo = Celery('two', set_as_current=False)\n",
     "fa_named.py": "from celery import Celery\nother = Celery('other', set_as_current=False)\napp = Celery('app', set_as_current=False)\n",
+    "fa_web.py": "from celery import Celery\napp = object()\ncelery = Celery('of the web', set_as_current=False)\n",
     "fa_import.py": "import celery\nx = celery.Celery('x', set_as_current=False)\n",
     "fa_none.py": "",
     "fa_broken.py": "import fa_no_such_module\n",
@@ -44,6 +45,7 @@ def project(tmp_path, monkeypatch):
         ("fa_two.two", "two"),
         ("fa_named", "app"),
         ("fa_import", "x"),
+        ("fa_web", "of the web"),
     ],
 )
 def test_a_name_means_an_app(path, main):

@@ -108,3 +108,20 @@ def test_errors_of_the_project_are_told(project):
     assert printed == []
     assert "SystemCheckError" in errors
     assert "max_length" in errors
+
+
+def test_threads_of_a_web_server_find_the_app_of_the_project(project):
+    (project / "threads.py").write_text(
+        """
+from concurrent.futures import ThreadPoolExecutor
+from proj import celery_app as app
+from celery import current_app
+import django; django.setup()
+from things.tasks import make
+
+with ThreadPoolExecutor() as threads:
+    print(threads.submit(lambda: (current_app.main, make.app is app, hasattr(make, "delay_on_commit"))).result())
+"""
+    )
+    printed, errors = run(project, "threads.py")
+    assert printed == ["('proj', True, True)"], errors

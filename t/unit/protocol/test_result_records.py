@@ -174,3 +174,14 @@ def test_a_compressed_payload_says_how_it_was_compressed():
 @pytest.mark.parametrize("plain", ['{"a": 1}', b'{"a": 1}', b"", b"\x00other"])
 def test_a_plain_payload_is_not_taken_for_compressed(plain):
     assert split_compressed(plain) is None
+
+
+@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+def test_a_record_cannot_end_who_reads_it(name):
+    error = exception_from_record({"exc_type": name, "exc_module": "builtins", "exc_message": ["x"]})
+
+    assert isinstance(error, Exception)
+    assert type(error).__name__ == name
+    assert error.args == ("x",)
+    shutdown = {"exc_type": "WorkerShutdown", "exc_module": "celery.exceptions", "exc_message": [0]}
+    assert isinstance(exception_from_record(shutdown), Exception)

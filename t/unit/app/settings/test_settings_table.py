@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from celery.app.defaults import DEFAULTS, NAMESPACES, SETTING_KEYS, Namespace, Option, find, flatten
-from celery.app.settings.table import OLD_BY_NEW, OPTIONS, UNDECLARED, Defaults
+from celery.app.settings.table import OLD_BY_NEW, OPTIONS, OURS, UNDECLARED, Defaults
 
 FACTS = json.loads((Path(__file__).parents[3] / "facts" / "settings.json").read_text())
 SETTINGS = FACTS["settings"]
 
 
-def test_exactly_the_recorded_settings_are_known():
-    assert {*SETTINGS} == SETTING_KEYS
+def test_the_recorded_settings_and_ours_are_known_and_no_others():
+    assert {*SETTINGS} | OURS == SETTING_KEYS
+    assert not OURS & {*SETTINGS}
     assert {*FACTS["undeclared"]} == {*UNDECLARED}
 
 

@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 from celery import Celery
+from celery.app.settings.table import OURS
 from celery.app.utils import Settings, detect_settings, filter_hidden_settings, sanitize_url
 from celery.exceptions import CDeprecationWarning, CeleryWarning, ImproperlyConfigured
 
@@ -433,8 +434,9 @@ def test_in_a_namespace_the_right_name_is_given_as_it_is_spelled_there():
         conf_of({"CELERY_TASK_ROUTEZ": {}, "DATABASEZ": {}}, "CELERY").task_routes
 
 
-def test_a_nearly_right_name_beside_the_right_one_is_the_users_own():
-    conf_of({"broker_urls": ["a", "b"], "broker_url": "redis://a"}).validate()
+def test_a_nearly_right_name_beside_the_right_one_may_be_the_users_own():
+    with pytest.warns(CeleryWarning, match="`broker_urls` beside `broker_url`, which is set, too: it has no effect"):
+        conf_of({"broker_urls": ["a", "b"], "broker_url": "redis://a"}).validate()
 
 
 # -- what is shown
@@ -474,7 +476,7 @@ def test_the_table_has_what_is_configured_and_nothing_else():
     assert table["broker_transport_options"]["region"] == "eu"
     assert table["my_switch"] is True
     assert conf_of(SECRETS).table(censored=False) == SECRETS
-    assert len(conf_of({}).table(with_defaults=True)) == 207
+    assert len(conf_of({}).table(with_defaults=True)) == 207 + len(OURS)
 
 
 def test_of_a_configuration_with_prefix_only_its_own_names_are_shown():
@@ -506,7 +508,7 @@ def test_the_url_tools_mask_passwords():
 def test_it_is_a_mapping_of_all_layers():
     conf = conf_of({"my_own": 1})
 
-    assert len(conf) == len(list(conf)) == 208
+    assert len(conf) == len(list(conf)) == 208 + len(OURS)
     assert dict(conf.items())["my_own"] == 1
     assert conf.first("task_routes", "my_own") == 1
     assert conf.get_by_parts("task", "serializer") == conf.find_value_for_key("serializer", "task") == "json"

@@ -104,6 +104,34 @@ def test_a_body_in_base64_is_decoded_here(app):
     assert answer(app, data).value == "3"
 
 
+@pytest.mark.parametrize("form", ["bytes", "view"])
+@pytest.mark.parametrize(
+    ("encoding", "compression"), [("base64", None), ("", None), ("base64", "application/x-gzip"), ("raw", "gzip")]
+)
+def test_a_large_body_follows_its_frame_and_is_given_up_when_it_is_read(app, form, encoding, compression):
+    size = 4 * child.LARGE_BODY
+    large = dumps([[list(range(size // 4)), ["end"]], {}, EMBED]).encode()
+    if compression:
+        large = zlib.compress(large, 0)
+    headers = {"id": ID, "task": "add", **({"compression": compression} if compression else {})}
+    body = memoryview(b64encode(large) if encoding == "base64" else large)
+    packed = child.pack_frame(
+        "add", ID, headers, {}, {}, body, encoding, "application/json", "utf-8", False, False, False
+    )
+    data = packed if form == "bytes" else memoryview(bytearray(packed))
+    assert child.Runner(app, "w1@test").run(data) == b""
+    assert len(app.AsyncResult(ID).get()) == size // 4 + 1
+    if form == "view":
+        with pytest.raises(ValueError, match="released"):
+            len(data)
+
+
+def test_a_large_body_that_is_no_base64_is_an_answer(app):
+    body = memoryview(b"=" * child.LARGE_BODY)
+    packed = child.pack_frame("add", ID, {}, {}, {}, body, "base64", "application/json", "utf-8", False, False, False)
+    assert answer(app, packed).state == child.MALFORMED
+
+
 def test_a_compressed_body_is_unpacked_here_and_no_further_than_the_limit(app):
     packed = {"body_encoding": "base64", "headers": {"compression": "application/x-gzip"}}
     data = frame("add", b64encode(zlib.compress(body(1, 2))).decode(), **packed)

@@ -385,3 +385,27 @@ def test_fast_trace_task_runs_a_message_for_the_installed_app(app):
         assert app.AsyncResult(ID).get() == 3
     finally:
         trace.reset_worker_optimizations()
+
+
+def test_arguments_that_do_not_fit_name_the_caller(app):
+    """`send_task` does not check them, and who reads the failure has to know whom to ask."""
+
+    @app.task(bind=True)
+    def add(self, x, y):
+        return x + y
+
+    result = run(add, 1, request={"origin": "gen42@web1"})
+
+    assert type(result.retval.exception) is TypeError
+    assert str(result.retval.exception).endswith("missing 1 required positional argument: 'y' (called by gen42@web1)")
+    assert str(app.AsyncResult(ID).result).endswith("(called by gen42@web1)")
+
+
+def test_a_type_error_of_the_task_itself_does_not(app):
+    @app.task
+    def add(x, y):
+        return x + y
+
+    result = run(add, 1, "1", request={"origin": "gen42@web1"})
+
+    assert "gen42" not in str(result.retval.exception)
