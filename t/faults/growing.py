@@ -59,6 +59,7 @@ def kill_a_child(stage: Stage, worker: Any) -> None:
             os.kill(stage.dice.choice(children), signal.SIGKILL)
         except ProcessLookupError:  # it had run its one task
             pass
+        stage.oracle.note_struck()
 
 
 def before_kills(stage: Stage, log: str) -> str:

@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 #: An execution that ended this long before a fault may still run again: its acknowledgement was under way.
 ACK_WINDOW_SECONDS = 0.5
@@ -25,16 +26,29 @@ class Execution:
     end: int | None = None
 
 
+class Fault(NamedTuple):
+    """Something bad that was done between two moments, in ns of the monotonic clock."""
+
+    when: int
+    kind: str
+    until: int
+
+
 @dataclass
 class Oracle:
     """The facts of one run, and the questions put to them."""
 
     directory: Path
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
     def note_fault(self, kind: str) -> None:
         """Write down that a fault happens now."""
-        self.faults.append((time.monotonic_ns(), kind))
+        now = time.monotonic_ns()
+        self.faults.append(Fault(now, kind, now))
+
+    def note_struck(self) -> None:
+        """Write down that the last fault has struck only by now: what began since it was noted may be its victim, too."""
+        self.faults[-1] = self.faults[-1]._replace(until=time.monotonic_ns())
 
     def ids(self, name: str) -> list[str]:
         path = self.directory / name
@@ -82,7 +96,8 @@ class Oracle:
         for task_id, runs in self.executions().items():
             for before, after in itertools.pairwise(runs):
                 end = before.end if before.end is not None else after.start
-                if not any(before.start <= when <= min(end + window, after.start) for when, _ in self.faults):
+                last = min(end + window, after.start)
+                if not any(before.start <= fault.until and fault.when <= last for fault in self.faults):
                     bad.append(task_id)
         return bad
 
@@ -94,7 +109,7 @@ class Oracle:
         count: Counter[int] = Counter()
         for runs in self.executions().values():
             for before in runs[:-1]:
-                later = [index for index, (when, _) in enumerate(self.faults) if when >= before.start]
+                later = [index for index, fault in enumerate(self.faults) if fault.until >= before.start]
                 if before.end is None:
                     count[later[0] if later else -1] += 1
         return count
@@ -109,7 +124,7 @@ class Oracle:
             ]
             lines.append(f"{task_id}: {'; '.join(spans) or 'never ran'}")
         if lines:
-            lines.append("faults: " + ", ".join(f"{when / 1e9:.3f} {kind}" for when, kind in self.faults))
+            lines.append("faults: " + ", ".join(f"{fault.when / 1e9:.3f} {fault.kind}" for fault in self.faults))
         return "\n".join(["", *lines, ""]) if lines else ""
 
     def numbers(self, dead: set[str] = frozenset()) -> dict[str, int]:  # type: ignore[assignment]

@@ -112,7 +112,7 @@ def leaked(vhost: Vhost, oracle: Oracle) -> list[str]:
 
     A count is dropped after the answer for its message: a worker that is killed in between leaves it to its expiry.
     """
-    kills = [moment for moment, kind in oracle.faults if kind == WORKER_KILLED]
+    kills = [fault.when for fault in oracle.faults if fault.kind == WORKER_KILLED]
     runs = oracle.executions()
 
     def was_cut_off(task_id: str) -> bool:

@@ -61,7 +61,7 @@ def sigkill_of_the_process_group(stage: Stage) -> dict[str, Any]:
     figures = stage.check(unexplained=0)
     most = max(stage.oracle.extras_by_fault().values(), default=0)
     assert most <= 2, f"{most} executions cut off by one fault, more than slots; {stage.where('extra')}"
-    slowest = slowest_return(stage, held, stage.oracle.faults[-1][0] / 1e9)
+    slowest = slowest_return(stage, held, stage.oracle.faults[-1].when / 1e9)
     most = LEASE_SECONDS + 2 + started_in
     assert slowest <= most, f"{slowest:.1f} s > {most:.1f} s until the last message came back; seed {stage.seed}"
     stage.check_is_quiet(redis, worker)
@@ -89,6 +89,7 @@ def kill_again_and_again(stage: Stage, redis: OwnRedis, worker: Worker, kills: i
                 break
         stage.oracle.note_fault(kind)
         worker.kill_group()
+        stage.oracle.note_struck()
         if number == kills:
             break
     assert hits >= min(3, kills), f"only {hits} of {kills} kills hit a working worker; {stage.where('hits')}"
@@ -113,6 +114,7 @@ def sigkill_of_a_child(stage: Stage) -> dict[str, Any]:
         stage.oracle.note_fault("kill child")
         victim = stage.dice.choice(children)
         os.kill(victim, signal.SIGKILL)
+        stage.oracle.note_struck()
         began = time.monotonic()
         while len(set(worker.children()) - {victim}) < 2 and time.monotonic() - began < 5:
             time.sleep(0.01)
