@@ -178,7 +178,7 @@ def connections_are_cut(stage: Stage) -> dict[str, Any]:
     env = stage.env(redis.url, redis.url, **lease())
     worker = stage.worker(env)
     answers_control_and_results(redis, worker)  # the first answers open connections that stay
-    before = worker.descriptors()
+    before = worker.open_files()
     once = {**env, "FAULT_RETRY": ""}
     publisher = stage.publish(once, "effect", stage.count, 0.02)
     others = stage.publish(once, "effect", stage.count // 25, 0.4, name="publisher2")  # run on while we reconnect
@@ -197,7 +197,10 @@ def connections_are_cut(stage: Stage) -> dict[str, Any]:
     answers_control_and_results(redis, worker)
     untold = [task_id for task_id in stage.oracle.done() if not is_stored_as(redis, task_id, "SUCCESS")]
     assert not untold, f"{len(untold)} tasks were done and are not SUCCESS: {untold[:5]}; seed {stage.seed}"
-    wait_until(lambda: worker.descriptors() <= before + 2, 5, f"as few descriptors as before: {before}")
+    try:
+        wait_until(lambda: worker.open_files().total() <= before.total() + 2, 5, "as few open files as before")
+    except TimeoutError as error:
+        raise AssertionError(f"more files open: {worker.open_files() - before}; {worker.log}") from error
     return {**figures, "hits": hits}
 
 
