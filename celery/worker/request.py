@@ -77,7 +77,7 @@ class Request(Accepted):
     _apply_result: Any = None
     #: For a message that was delivered before; see `celery.worker.consumer.suspects`.
     on_over: Callable[[Request], Any] | None = None
-    before_start: Callable[[], Any] | None = None
+    before_start: Callable[[], bool] | None = None
     losses_on_record = 0
     is_lost = False
     #: ``(request, cause)`` puts back what lost its process where the message itself cannot; set by the strategy.
@@ -99,11 +99,11 @@ class Request(Accepted):
         return self.task.soft_time_limit if limit is None else limit
 
     def frame(self) -> bytes | None:
-        """Return what the child needs, or ``None`` if the request was revoked while it waited for a slot."""
+        """Return what the child needs, or ``None`` if it is not to run: revoked while it waited, or no longer ours."""
         if (self._expires is not None or self.id in revoked_tasks or revoked_stamps) and self.revoked():
             return None
-        if self.before_start is not None:
-            self.before_start()
+        if self.before_start is not None and not self.before_start():
+            return None
         message = self._message
         raw = getattr(message, "raw_body", None) if self._body is None or self._body is message.body else None
         if raw is not None:

@@ -242,7 +242,7 @@ class Supervisor(Roster):
         """Queue ``job`` for ``child``; the caller pushes."""
         try:
             frame = job.frame()
-            if frame is None:  # it was revoked while it waited, and has been dealt with
+            if frame is None:  # revoked while it waited, or not ours any more: it has been dealt with
                 return
             if len(frame) > LONGEST_BODY:
                 raise ValueError(f"{job.name}[{job.id}] takes {len(frame)} bytes, more than a frame holds")

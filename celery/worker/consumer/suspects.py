@@ -125,17 +125,27 @@ class Suspects:
             self.consumer.hub.call_later(LONGEST_QUARANTINE, self._leave, request)
         request.on_over = self._on_over
         request.before_start = partial(self._record_start, request, losses)
-        if not hasattr(self.consumer.pool, "submit"):  # nobody asks such a request for its frame
-            request.before_start()
-        self.consumer.on_task_request(request)
+        # Nobody asks for the frame of a request in a pool that takes no jobs.
+        if hasattr(self.consumer.pool, "submit") or request.before_start():
+            self.consumer.on_task_request(request)
 
-    def _record_start(self, request: Any, losses: int) -> None:
+    def _record_start(self, request: Any, losses: int) -> bool:
+        """Put on record that ``request`` starts; returns false if it must not, for it is the broker's again."""
         request.before_start = None
-        if self._ledger is None:
-            request.message.record_start()
-        else:
+        if self._ledger is not None:
             # Of the loss before the first record nobody knows whether it had started: it counts, if others follow.
             request.losses_on_record = losses + self._ledger.add(request, 1 if losses else 2)
+            return True
+        try:
+            request.message.record_start()
+        except self.consumer.connection_errors as error:  # whoever turns the loop hears of it, too
+            logger.debug("Task %s goes back to the broker, its start could not be recorded: %r", request.id, error)
+            request.message.unstart()
+            state.task_ready(request)
+            return False
+        except Exception as error:  # the connection lives, and nobody else would run it
+            logger.warning("Task %s runs without a record of its start: %r", request.humaninfo(), error)
+        return True
 
     def _on_over(self, request: Any) -> None:
         if self._ledger is not None:

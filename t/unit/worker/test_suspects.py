@@ -29,9 +29,17 @@ class Message:
     def __init__(self, losses: int) -> None:
         self.redelivery_count = losses
         self.recorded = 0
+        self.has_started = False
+        self.fails_with: Exception | None = None
 
     def record_start(self) -> None:
+        self.has_started = True
+        if self.fails_with is not None:
+            raise self.fails_with
         self.recorded += 1
+
+    def unstart(self) -> None:
+        self.has_started = False
 
 
 class Request:
@@ -44,6 +52,9 @@ class Request:
     def end(self) -> None:
         self.on_over(self)
 
+    def humaninfo(self) -> str:
+        return self.id
+
 
 class House:
     """What the suspects need of a consumer; it notes what is run."""
@@ -51,6 +62,8 @@ class House:
     class conninfo:
         class transport:
             driver_type = "redis"
+
+    connection_errors = (ConnectionError,)
 
     def __init__(self, app) -> None:
         self.app = app
@@ -113,6 +126,34 @@ def test_the_start_is_put_on_record_once_and_when_it_is_about_to_happen(house):
     assert request.before_start is None
 
 
+@pytest.fixture
+def ready(monkeypatch):
+    """The ids of requests that the worker has nothing to do with any more."""
+    ids: list[str] = []
+    monkeypatch.setattr(suspects.state, "task_ready", lambda request: ids.append(request.id))
+    return ids
+
+
+def test_what_starts_while_the_connection_is_lost_is_the_brokers_again(house, ready):
+    request = Request("a", 0)
+    request.message.fails_with = ConnectionError("gone")
+    send(house, request)
+
+    assert request.before_start() is False
+    assert not request.message.has_started
+    assert ready == ["a"]
+
+
+def test_what_starts_runs_also_if_the_broker_refuses_the_record(house, ready, caplog):
+    request = Request("a", 0)
+    request.message.fails_with = ValueError("out of memory")
+    send(house, request)
+
+    assert request.before_start() is True
+    assert ready == []
+    assert "without a record of its start" in caplog.text
+
+
 def test_messages_of_transports_that_count_nothing_run_at_once(house):
     request = Request("a", 0)
     del request.message.redelivery_count
@@ -120,14 +161,11 @@ def test_messages_of_transports_that_count_nothing_run_at_once(house):
     assert house.ran == ["a"]
 
 
-def test_what_waits_is_the_brokers_again_when_the_connection_is_lost(house):
-    ready = []
+def test_what_waits_is_the_brokers_again_when_the_connection_is_lost(house, ready):
     requests = [Request("runs", 1), Request("waits", 1)]
     send(house, *requests)
     house.suspects.add(Request("unseen", 0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suspects.state, "task_ready", lambda request: ready.append(request.id))
-        house.suspects.clear()
+    house.suspects.clear()
     requests[0].end()
     house.hub.turn()
 
