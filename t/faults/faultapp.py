@@ -4,7 +4,7 @@
 Runs under the peer's release, too, so it uses nothing but the common API.
 """
 
-import itertools
+import ctypes
 import json
 import os
 import signal
@@ -142,8 +142,15 @@ def sleeps():
 
 @app.task
 def blocks():
-    """A call into C that does not come back by a signal, and keeps the interpreter's lock."""
-    sum(itertools.repeat(1, int(SECONDS * 1e8)))
+    """A call into C that does not come back by a signal, and keeps the interpreter's lock.
+
+    It waits for a lock that it holds itself.  To compute would last longer on one machine than on another.
+    """
+    libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)  # all zero: a mutex that nobody holds
+    until = time.time() + SECONDS
+    timespec = (ctypes.c_long * 2)(int(until), int(until % 1 * 1e9))
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_timedlock(mutex, timespec)
 
 
 @app.task
