@@ -18,7 +18,10 @@ from servers import wait_until
 def children_come_and_go(stage: Stage) -> dict[str, Any]:
     """``--autoscale 4,1`` with one task a child, in bursts: nothing lost, nothing twice; then with kills, as explained."""
     redis = stage.redis()
-    env = stage.env(redis.url, redis.url, **lease(), worker_prefetch_multiplier=4)
+    trap = stage.directory / "sprung"
+    trap.touch()
+    failpoints = f"child.before_start=kill,once={trap}"
+    env = stage.env(redis.url, redis.url, failpoints, **lease(), worker_prefetch_multiplier=4)
     env["AUTOSCALE_KEEPALIVE"] = "1"
     options = (*QUICK_START, "--autoscale", "4,1", "--max-tasks-per-child", "1")
     worker = stage.worker(env, *options, "-c", "1")
@@ -26,16 +29,23 @@ def children_come_and_go(stage: Stage) -> dict[str, Any]:
     bursts = 4
     sent: list[str] = []
     for number in range(bursts):
+        has_kills = number >= bursts // 2
         burst = [task_message("faultapp.effect", [0.01]) for _ in range(max(stage.count // bursts, 10))]
+        if has_kills:  # the first of these tasks is in a child's hand, not begun, when the child dies
+            stage.oracle.note_fault("kill child before a start")
+            trap.unlink()
         redis.client.lpush("celery", *(payload for _, payload in burst))
         sent += [task_id for task_id, _ in burst]
         with open(stage.directory / "sent", "a") as file:
             file.writelines(f"{task_id}\n" for task_id, _ in burst)
+        if has_kills:
+            wait_until(trap.exists, 10, "a child to die before a start")
+            stage.oracle.note_struck()
         wait_for_progress(stage.directory / "effects", 10)
-        if number >= bursts // 2:  # the second half with kills
+        if has_kills:
             for _ in range(stage.times(10, 3)):
                 kill_a_child(stage, worker)
-        deadline = time.monotonic() + (8 if stage.unprotected else 40 + 60 * stage.scale)
+        deadline = time.monotonic() + (4 if stage.unprotected else 40 + 60 * stage.scale)
         while not stage.oracle.done() >= set(sent) and time.monotonic() < deadline:
             sizes.add(len(worker.children()))
             time.sleep(0.05)

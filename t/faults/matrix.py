@@ -56,6 +56,11 @@ def cells() -> list[Cell]:
         Cell("pool.after_dispatch", PARENT, "kill", 1, 1),
         Cell("pool.after_dispatch", "raise", "raise", 1, 1),
         Cell("pool.after_dispatch", "sleep", "sleep:0.5", 1, 1),
+        # The child has it in hand, and has not put on record that it starts.
+        Cell("child.before_start", CHILD, "kill,delay=0.2", 1, 1),
+        Cell("child.before_start", PARENT, "killparent,delay=0.2", 1, 1),
+        Cell("child.before_start", "raise", "raise", 1, 1),
+        Cell("child.before_start", "sleep", "sleep:0.5", 1, 1),
         # It has begun; what is acknowledged early is not run again, and who waits is told.
         Cell("child.before_run", CHILD, "kill,delay=0.2", 1, 0, lost),
         Cell("child.before_run", PARENT, "killparent,delay=0.2", 1, 0, ""),

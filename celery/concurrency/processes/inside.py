@@ -44,6 +44,7 @@ from celery.concurrency.processes.page import (
     WITHDRAWN,
     ProgressPage,
 )
+from celery.utils.failpoints import failpoint
 from celery.utils.log import get_logger
 from celery.utils.stopping import stopping
 
@@ -239,6 +240,7 @@ class Service:
                     self.report()
                     send(HEADER.pack(SKIPPED, 0, number))
                     continue
+                failpoint("child.before_start")
                 now = monotonic()
                 if starts and now - starts[0] > REPORT_AFTER:
                     self.report()
