@@ -9,9 +9,10 @@ from kombu.utils.functional import is_list, maybe_list
 
 from celery._state import current_app
 from celery.canvas.chords import _chord, set_parent
+from celery.canvas.circles import circles_told
 from celery.canvas.groups import group, maybe_unroll_group
 from celery.canvas.options import merged, stamped
-from celery.canvas.signatures import Signature, as_signature, cycles_told, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, maybe_signature
 from celery.result import allow_join_result
 from celery.states import IGNORED, REJECTED
 from celery.utils.text import remove_repeating_from_task
@@ -237,7 +238,7 @@ class _chain(Signature):
     def _plan(self, tasks: Iterable[Any], app: Any, clone: bool) -> list[Any]:
         """Return the steps: chains are theirs, groups of one are that one, a group with a step after it is a chord."""
         steps: list[Any] = []
-        with cycles_told(self):
+        with circles_told(self):
             for step in self._flat_steps(tasks, app, clone):
                 if steps and _gives_many(steps[-1]):
                     steps[-1] = _collected(steps[-1], step, app)
@@ -303,7 +304,7 @@ class _chain(Signature):
         headers = stamped(headers, extra)
         self.stamp_links(visitor, append_stamps, **headers)
         steps = self.tasks = [as_signature(step, self._app, "A step of the chain") for step in self.tasks]
-        with cycles_told(self):
+        with circles_told(self):
             for step in steps:
                 step.stamp(visitor, append_stamps, **headers)
         if visitor is not None:

@@ -7,9 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 from celery._state import current_app
+from celery.canvas.circles import circles_told
 from celery.canvas.groups import group, part_count
 from celery.canvas.options import merged, stamped
-from celery.canvas.signatures import Signature, as_signature, check_members, cycles_told, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, check_members, maybe_signature
 from celery.result import allow_join_result
 from celery.utils.text import remove_repeating_from_task
 
@@ -239,7 +240,7 @@ class _chord(Signature):
 
     def _header_copy(self, header: Any) -> Any:
         """Return a copy of the header, as a group."""
-        with cycles_told(self):
+        with circles_told(self):
             return self._copied(header)
 
     def _copied(self, header: Any) -> Any:
@@ -269,13 +270,13 @@ class _chord(Signature):
         Membership (``group_id``, ``chord``, ``group_index``) is the body's: it is the last to end.
         """
         header = self.header_group()
-        with cycles_told(self):
+        with circles_told(self):
             header_result = header.freeze(root_id=root_id, parent_id=parent_id)
         self["options"]["task_id"] = header_result.id
         if self.body is None:
             return header_result
-        body = self.body = as_signature(self.body, self._app, "The body of the chord")
-        with cycles_told(self):
+        body = self._body_made_signature()
+        with circles_told(self):
             result = body.freeze(_id, group_id=group_id, chord=chord, root_id=root_id, group_index=group_index)
         set_parent(result, header_result)
         return result
@@ -308,6 +309,10 @@ class _chord(Signature):
         self._check_link(callback, how)
         if self.body is None:
             raise TypeError(f"{self!r}: give it a body first, for {how} is about the result of the body")
+        return self._body_made_signature()
+
+    def _body_made_signature(self) -> Any:
+        """Return the body, which is a plain mapping where the chord came in a message; from now on it is none."""
         body = self.body = as_signature(self.body, self._app, "The body of the chord")
         return body
 
@@ -324,8 +329,8 @@ class _chord(Signature):
         visitor.on_chord_header_end(self, **headers)
         if self.body is not None:
             headers = stamped(headers, visitor.on_chord_body(self, **headers))
-            body = self.body = as_signature(self.body, self._app, "The body of the chord")
-            with cycles_told(self):
+            body = self._body_made_signature()
+            with circles_told(self):
                 body.stamp(visitor, append_stamps, **headers)
 
     def __length_hint__(self) -> int:

@@ -10,8 +10,9 @@ from uuid import uuid4
 from kombu.utils.functional import fxrange, is_list, maybe_list
 
 from celery._state import current_app, get_current_worker_task
+from celery.canvas.circles import circles_told
 from celery.canvas.options import merged, stamped
-from celery.canvas.signatures import Signature, as_signature, check_members, cycles_told, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, check_members, maybe_signature
 from celery.result import allow_join_result
 from celery.utils.text import remove_repeating_from_task
 
@@ -182,7 +183,7 @@ class group(Signature):
 
     def _ready(self, app: Any, args: Any = None, kwargs: Any = None) -> list[Any]:
         """Return copies of all members, with ``args`` and ``kwargs`` added; nested groups dissolved."""
-        with cycles_told(self):
+        with circles_told(self):
             return [member.clone(args, kwargs) for member in self._flat(app)]
 
     def _flat(self, app: Any) -> Iterator[Any]:
@@ -265,7 +266,7 @@ class group(Signature):
             options["group_index"] = group_index
         root_id = options.setdefault("root_id", root_id)
         parent_id = options.setdefault("parent_id", parent_id)
-        with cycles_told(self):
+        with circles_told(self):
             members = self.tasks = list(self._flat(app))
             results = [
                 member.freeze(group_id=group_id, chord=chord, root_id=root_id, parent_id=parent_id, group_index=index)
@@ -308,7 +309,7 @@ class group(Signature):
         headers = stamped(headers, extra)
         self.stamp_links(visitor, append_stamps, **headers)
         self.tasks = [as_signature(task, self._app, "A member of the group") for task in self.tasks]
-        with cycles_told(self):
+        with circles_told(self):
             for task in self.tasks:
                 task.stamp(visitor, append_stamps, **headers)
         if visitor is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from uuid import uuid4
 
 from kombu.utils.functional import maybe_list, reprcall
 
 from celery._state import current_app
+from celery.canvas.circles import circles_told, raise_if_circular
 from celery.canvas.options import copied, merged, stamped, write_stamps
 from celery.canvas.stamping import stamp_links
 from celery.utils import abstract
@@ -22,7 +22,6 @@ __all__ = (
     "Signature",
     "as_signature",
     "check_members",
-    "cycles_told",
     "maybe_signature",
     "maybe_subtask",
     "signature",
@@ -148,7 +147,7 @@ class Signature(dict[str, Any], Generic[R]):
         """Run the task here."""
         args, kwargs, options = self._merge(args, kwargs, options)
         if options.get("link") or options.get("link_error"):
-            raise_circle(self)
+            raise_if_circular(self)
         return self.type.apply(args, kwargs, **options)  # type: ignore[no-any-return]
 
     def apply_async(
@@ -200,7 +199,7 @@ class Signature(dict[str, Any], Generic[R]):
         try:
             return self._cloned(args, kwargs, opts)  # type: ignore[no-any-return]
         except RecursionError:
-            raise_circle(self)
+            raise_if_circular(self)
             raise
 
     def _cloned(self, args: Any, kwargs: Any, opts: dict[str, Any]) -> Any:
@@ -379,7 +378,7 @@ class Signature(dict[str, Any], Generic[R]):
 
         A stamp that is there already is overwritten; with ``append_stamps`` the values are kept together in a list.
         """
-        with cycles_told(self):
+        with circles_told(self):
             self.stamp_links(visitor, append_stamps, **headers)
         extra = visitor.on_signature(self, **headers) if visitor is not None else None
         write_stamps(self["options"], stamped(headers, extra), append_stamps)
@@ -478,55 +477,6 @@ def check_members(items: Iterable[Any], where: str) -> None:
     for index, item in enumerate(items):
         if not isinstance(item, dict) or not item.get("task"):
             as_signature(item, None, f"Item {index} of the {where}")
-
-
-@contextmanager
-def cycles_told(sig: Any) -> Iterator[None]:
-    """Turn a RecursionError into a ValueError that names the parts of ``sig`` that contain themselves."""
-    try:
-        yield
-    except RecursionError:
-        raise_circle(sig)
-        raise
-
-
-def raise_circle(sig: Any) -> None:
-    """Raise ValueError that names the way, if a way leads from ``sig`` to a part that contains itself."""
-    names = _cycle_in(sig)
-    if names:
-        raise ValueError(f"The {sig['subtask_type'] or 'signature'} contains itself: {' → '.join(names)}") from None
-
-
-def _cycle_in(sig: Any) -> list[str]:
-    """Return the names of the tasks on the way from a canvas back to itself; empty if no way leads back."""
-    trail: list[Any] = []
-    waiting: list[tuple[int, Any]] = [(0, sig)]
-    done: set[int] = set()
-    while waiting:
-        depth, found = waiting.pop()
-        del trail[depth:]
-        if any(found is above for above in trail):
-            return [str(above.get("task")) for above in trail] + [str(found.get("task"))]
-        if id(found) in done:
-            continue
-        done.add(id(found))
-        trail.append(found)
-        waiting.extend((depth + 1, part) for part in _parts_of(found))
-    return []
-
-
-def _parts_of(sig: Any) -> list[Any]:
-    """Return the signatures that are parts of ``sig``, or linked to it."""
-    kwargs, options = sig.get("kwargs") or {}, sig.get("options") or {}
-    places = (
-        kwargs.get("tasks"),
-        kwargs.get("header"),
-        kwargs.get("body"),
-        options.get("link"),
-        options.get("link_error"),
-    )
-    parts = [part for place in places if place for part in (place if isinstance(place, (list, tuple)) else [place])]
-    return [part for part in parts if isinstance(part, dict)]
 
 
 def _short(name: str) -> str:
