@@ -308,6 +308,11 @@ class JobPool(BasePool):
             type(self).__module__,
         )
 
+    def limits_of(self, job: Job) -> tuple[float | None, float | None]:
+        """Return the soft and the hard time limit of ``job`` in seconds: its own, or else the pool's."""
+        soft, hard = job.soft_limit, job.hard_limit
+        return self.soft_limit if soft is None else soft, self.hard_limit if hard is None else hard
+
     @abstractmethod
     def submit(self, job: Job) -> None:
         """Run ``job`` when there is room; never blocks.  A closed pool drops it."""

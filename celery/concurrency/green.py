@@ -25,7 +25,6 @@ from celery.concurrency.guard import Abandoned, Watch, user_code
 from celery.concurrency.mailbox import Mailbox
 from celery.concurrency.stall import GRACE_SECONDS, StallAlarm
 from celery.exceptions import ImproperlyConfigured
-from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -37,9 +36,6 @@ logger = get_logger(__name__)
 
 #: As in the prefork pool, to terminate by this signal is to raise the soft limit.
 SOFT_SIGNAL = getattr(signal, "SIGUSR1", None)
-
-#: Whether a test of the tests has switched this protection off.
-_HAS_NO_LIMITS = is_active("unprotect.limits")
 
 
 class GreenTimer(kombu_timer.Timer):
@@ -97,9 +93,7 @@ class Flight:
         self.run, self.end = run, end
         self.greenlet: Any = None
         self.deadlines: list[Any] = []
-        if _HAS_NO_LIMITS:
-            soft = hard = None
-        self.watch = Watch(soft or None, hard or None, self._throw)
+        self.watch = Watch(soft, hard, self._throw)
 
     def _throw(self, error: type[BaseException]) -> None:
         self.greenlet.throw(error)
@@ -210,9 +204,7 @@ class GreenPool(JobPool):
             else:
                 tell(job.on_lost, value)
 
-        hard, soft = job.hard_limit, job.soft_limit
-        hard, soft = self.hard_limit if hard is None else hard, self.soft_limit if soft is None else soft
-        flight = self._by_job[job] = Flight(run, end, soft, hard)
+        flight = self._by_job[job] = Flight(run, end, *self.limits_of(job))
         self._launch(flight)
         tell(job.on_started, self.getpid(flight.greenlet), monotonic())
 

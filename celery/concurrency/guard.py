@@ -11,7 +11,12 @@ from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from celery.utils.failpoints import is_active
+
 __all__ = ("Abandoned", "ThreadWatch", "UserCode", "Watch", "limited", "raise_in_thread", "user_code")
+
+#: Whether a test of the tests has switched this protection off.
+_HAS_NO_LIMITS = is_active("unprotect.limits")
 
 
 class Abandoned(BaseException):
@@ -25,14 +30,13 @@ class Abandoned(BaseException):
 class Watch:
     """The time limits of one job in a pool whose tasks share a process; the pool hands it to `UserCode.begin`.
 
-    ``soft`` and ``hard`` are seconds since the start.  ``throw(error)`` raises ``error`` in the task; it is called
-    only while user code runs.  This class is for interrupts on the job's own thread: by a signal handler, or while
-    its greenlet waits.
+    ``soft`` and ``hard`` are seconds since the start, ``None`` or 0 for no limit.  ``throw(error)`` raises ``error`` in
+    the task; it is called only while user code runs.  This class is for interrupts on the job's own thread: by a
+    signal handler, or while its greenlet waits.
     """
 
     def __init__(self, soft: float | None, hard: float | None, throw: Callable[[type[BaseException]], Any]) -> None:
-        self.soft = soft
-        self.hard = hard
+        self.soft, self.hard = (None, None) if _HAS_NO_LIMITS else (soft or None, hard or None)
         self.started_at = 0.0
         #: The soft limit was raised in user code.
         self.was_soft_raised = False

@@ -26,7 +26,6 @@ from celery.concurrency.base import WORKER_EXITS, JobPool, PoolTraits, apply_tar
 from celery.concurrency.guard import Abandoned, ThreadWatch, Watch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
 from celery.concurrency.stall import StallAlarm
-from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -38,9 +37,6 @@ logger = get_logger(__name__)
 
 #: A task that takes the exception of its hard limit for nothing gets another after so many seconds.
 REPEAT_SECONDS = 1.0
-
-#: Whether a test of the tests has switched this protection off.
-_HAS_NO_LIMITS = is_active("unprotect.limits")
 
 
 class TaskPool(JobPool):
@@ -140,13 +136,8 @@ class TaskPool(JobPool):
 
     def _watch_for(self, job: Job) -> Watch:
         """Return a watch with the job's limits, or the pool's."""
-        soft, hard = job.soft_limit, job.hard_limit
-        soft, hard = self.soft_limit if soft is None else soft, self.hard_limit if hard is None else hard
-        if _HAS_NO_LIMITS:
-            soft = hard = None
-        return (
-            Watch(soft or None, hard or None, _raise) if _is_main_thread() else ThreadWatch(soft or None, hard or None)
-        )
+        soft, hard = self.limits_of(job)
+        return Watch(soft, hard, _raise) if _is_main_thread() else ThreadWatch(soft, hard)
 
     @contextmanager
     def _enforcing(self, watch: Watch) -> Iterator[None]:

@@ -32,7 +32,6 @@ from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception
 from celery.concurrency.guard import Abandoned, ThreadWatch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
 from celery.concurrency.stall import StallAlarm
-from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -57,9 +56,6 @@ SOFT_SIGNAL = getattr(signal, "SIGUSR1", None)
 
 #: There is no job just now.
 NOTHING = object()
-
-#: Whether a test of the tests has switched this protection off.
-_HAS_NO_LIMITS = is_active("unprotect.limits")
 
 
 class ApplyResult:
@@ -156,19 +152,11 @@ class TaskPool(JobPool):
             frame = frame_of(job)
             if frame is None:
                 continue
-            flight = Flight(job, frame, self._watch_for(job))
+            flight = Flight(job, frame, ThreadWatch(*self.limits_of(job)))
             with self._wanted:
                 ready.append(flight)
                 self._wanted.notify()
                 self._staff()
-
-    def _watch_for(self, job: Job) -> ThreadWatch:
-        if _HAS_NO_LIMITS:
-            return ThreadWatch(None, None)
-        hard, soft = job.hard_limit, job.soft_limit
-        return ThreadWatch(
-            (self.soft_limit if soft is None else soft) or None, (self.hard_limit if hard is None else hard) or None
-        )
 
     def withdraw(self, job: Job) -> bool:
         if job in self._backlog:
@@ -434,7 +422,7 @@ class TaskPool(JobPool):
 
         def run() -> Any:
             returned: list[Any] = []
-            watch = ThreadWatch(soft_timeout or None, timeout or None)
+            watch = ThreadWatch(soft_timeout, timeout)
             watch.start(monotonic())
             user_code.begin(watch)
             try:
