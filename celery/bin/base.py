@@ -153,6 +153,24 @@ class CeleryOption(click.Option):
         return super().get_default(ctx, *args, **kwargs)
 
 
+def log_level_option(help_group: str) -> Callable[[Any], Any]:
+    """Return the option ``--loglevel``, as all daemons have it."""
+    return click.option(
+        "-l",
+        "--loglevel",
+        default="WARNING",
+        cls=CeleryOption,
+        type=LOG_LEVEL,
+        help_group=help_group,
+        help="What to log at least.",
+    )
+
+
+def or_setting(name: str) -> Callable[[Context, Any, Any], Any]:
+    """Return an option's callback that takes the setting ``name`` where the option is not given."""
+    return lambda ctx, _, value: value or ctx.obj.app.conf[name]
+
+
 class CeleryCommand(click.Command):
     """A command that shows its options by group."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -10,8 +9,9 @@ import click
 
 from celery.app.settings.table import DEFAULTS
 from celery.beat.shelf import is_shelf
-from celery.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
+from celery.bin.base import CeleryDaemonCommand, CeleryOption, handle_preload_options, log_level_option, or_setting
 from celery.bin.preflight import (
+    become,
     check_executable,
     check_identity,
     check_writable,
@@ -22,7 +22,6 @@ from celery.bin.preflight import (
     without_detach,
 )
 from celery.bin.worker import detach as detach_
-from celery.platforms import create_pidlock, maybe_drop_privileges
 
 __all__ = ("beat",)
 
@@ -40,7 +39,7 @@ __all__ = ("beat",)
     "-s",
     "--schedule",
     cls=CeleryOption,
-    callback=lambda ctx, _, value: value or ctx.obj.app.conf.beat_schedule_filename,
+    callback=or_setting("beat_schedule_filename"),
     help_group="Beat Options",
     help="File in which beat keeps what it has sent.",
 )
@@ -48,7 +47,7 @@ __all__ = ("beat",)
     "-S",
     "--scheduler",
     cls=CeleryOption,
-    callback=lambda ctx, _, value: value or ctx.obj.app.conf.beat_scheduler,
+    callback=or_setting("beat_scheduler"),
     help_group="Beat Options",
     help="Scheduler class.",
 )
@@ -75,15 +74,7 @@ __all__ = ("beat",)
     help_group="Beat Options",
     help="Name of this node for remote control; celerybeat@%h if not given.",
 )
-@click.option(
-    "-l",
-    "--loglevel",
-    default="WARNING",
-    cls=CeleryOption,
-    type=LOG_LEVEL,
-    help_group="Beat Options",
-    help="What to log at least.",
-)
+@log_level_option("Beat Options")
 @click.pass_context
 @handle_preload_options
 def beat(
@@ -112,11 +103,7 @@ def beat(
         argv = ["-m", "celery", *without_detach(sys.argv[1:])]
         sys.exit(detach_(sys.executable, argv, logfile, pidfile, uid, gid, umask, app=app, executable=executable))
     warn_of_options_without(ctx, "--detach", "executable")
-    if umask is not None:
-        os.umask(umask)
-    if pidfile:  # before anything is given up: its place may be one that only the superuser writes to
-        create_pidlock(pidfile)
-    maybe_drop_privileges(uid=uid, gid=gid)
+    become(uid, gid, umask, pidfile)
     if kwargs["scheduler"] == DEFAULTS["beat_scheduler"] and not is_shelf(kwargs["schedule"]):
         check_writable(kwargs["schedule"], "schedule file")
     app.Beat(logfile=logfile, pidfile=pidfile, no_color=ctx.obj.no_color, quiet=ctx.obj.quiet, **kwargs).run()

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from celery.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
+from celery.bin.base import CeleryDaemonCommand, CeleryOption, handle_preload_options, log_level_option
 from celery.bin.preflight import (
     check_identity,
     check_writable,
@@ -37,15 +37,7 @@ from celery.platforms import detached, set_process_title, strargv
     help="Seconds between pictures.",
 )
 @click.option("-r", "--maxrate", cls=CeleryOption, help_group="Snapshot", help="Most pictures in a time, as 10/m.")
-@click.option(
-    "-l",
-    "--loglevel",
-    default="WARNING",
-    cls=CeleryOption,
-    type=LOG_LEVEL,
-    help_group="Snapshot",
-    help="What to log at least.",
-)
+@log_level_option("Snapshot")
 @click.pass_context
 @handle_preload_options
 def events(

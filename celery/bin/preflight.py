@@ -1,4 +1,4 @@
-"""What a program looks at before it starts, while there is somebody to complain to."""
+"""What a program looks at and takes on before it starts, while there is somebody to complain to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import click
 from click.core import ParameterSource
 
 from celery.bin.errors import EX_CONFIG, Failure
-from celery.platforms import LockFailed, parse_gid, parse_uid
+from celery.platforms import LockFailed, create_pidlock, maybe_drop_privileges, parse_gid, parse_uid
 
 __all__ = (
+    "become",
     "check_executable",
     "check_identity",
     "check_writable",
@@ -74,6 +75,15 @@ def parse_umask(value: Any) -> int | None:
     if not 0 <= mask <= 0o777:
         raise Failure(f"The umask must be an octal number from 000 to 777, is {value!r}.", EX_CONFIG)
     return mask
+
+
+def become(uid: Any, gid: Any, umask: int | None, pidfile: str | None) -> None:
+    """Go on as this user and group, under this umask, with the pidfile held."""
+    if umask is not None:
+        os.umask(umask)
+    if pidfile:  # before anything is given up: its place may be one that only the superuser writes to
+        create_pidlock(pidfile)
+    maybe_drop_privileges(uid=uid, gid=gid)
 
 
 def check_executable(path: str | None) -> None:

@@ -14,12 +14,14 @@ from celery import concurrency
 from celery.app import backends
 from celery.bin.base import (
     COMMA_SEPARATED_LIST,
-    LOG_LEVEL,
     CeleryDaemonCommand,
     CeleryOption,
     handle_preload_options,
+    log_level_option,
+    or_setting,
 )
 from celery.bin.preflight import (
+    become,
     check_executable,
     check_identity,
     check_writable,
@@ -29,7 +31,7 @@ from celery.bin.preflight import (
     warn_of_options_without,
     without_detach,
 )
-from celery.platforms import EX_FAILURE, EX_OK, create_pidlock, detached, maybe_drop_privileges
+from celery.platforms import EX_FAILURE, EX_OK, detached
 from celery.utils.log import get_logger
 from celery.utils.nodenames import default_nodename, host_format, node_format
 
@@ -134,7 +136,7 @@ def detach(
     return EX_FAILURE
 
 
-def _positive(ctx: click.Context, param: Any, value: Any) -> Any:
+def _slot_count(ctx: click.Context, param: Any, value: Any) -> Any:
     """Return the concurrency, a whole number of at least 1, or ``auto``."""
     if value is None or str(value).lower() == "auto":
         return value
@@ -186,19 +188,11 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
     "--statedb",
     cls=CeleryOption,
     type=click.Path(),
-    callback=lambda ctx, _, value: value or ctx.obj.app.conf.worker_state_db,
+    callback=or_setting("worker_state_db"),
     help_group="Worker Options",
     help="File that keeps revoked tasks from one start to the next.",
 )
-@click.option(
-    "-l",
-    "--loglevel",
-    default="WARNING",
-    cls=CeleryOption,
-    type=LOG_LEVEL,
-    help_group="Worker Options",
-    help="What to log at least.",
-)
+@log_level_option("Worker Options")
 @click.option(
     "-O",
     "--optimization",
@@ -233,7 +227,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
     "--concurrency",
     type=str,
     metavar="<concurrency>",
-    callback=lambda ctx, param, value: _positive(ctx, param, value) or ctx.obj.app.conf.worker_concurrency,
+    callback=lambda ctx, param, value: _slot_count(ctx, param, value) or ctx.obj.app.conf.worker_concurrency,
     cls=CeleryOption,
     help_group="Pool Options",
     help="How many tasks run at once; `auto` for what the machine, or its container, allows.",
@@ -387,7 +381,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
     "-s",
     "--schedule-filename",
     "--schedule",
-    callback=lambda ctx, _, value: value or ctx.obj.app.conf.beat_schedule_filename,
+    callback=or_setting("beat_schedule_filename"),
     cls=CeleryOption,
     help_group="Embedded Beat Options",
     help="File in which beat keeps what it has sent.",
@@ -427,11 +421,7 @@ def worker(
     warn_of_options_without(ctx, "--detach", "executable")
     if not kwargs.get("beat"):
         warn_of_options_without(ctx, "--beat", "schedule_filename", "scheduler")
-    if umask is not None:
-        os.umask(umask)
-    if pidfile:  # before anything is given up: its place may be one that only the superuser writes to
-        create_pidlock(node_format(pidfile, hostname))
-    maybe_drop_privileges(uid=uid, gid=gid)
+    become(uid, gid, umask, node_format(pidfile, hostname) if pidfile else None)
     _check_files(hostname, logfile, statedb)
     running = app.Worker(
         hostname=hostname,
