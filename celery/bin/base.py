@@ -211,12 +211,12 @@ class CeleryDaemonCommand(CeleryCommand):
         super().__init__(*args, **kwargs)
         self.params.extend(
             (
-                DaemonOption(["--logfile", "-f"], help="Log destination; defaults to stderr"),
-                DaemonOption(["--pidfile"], help="PID file path; defaults to no PID file"),
-                DaemonOption(["--uid"], help="Drop privileges to this user ID"),
-                DaemonOption(["--gid"], help="Drop privileges to this group ID"),
-                DaemonOption(["--umask"], help="Create files and directories with this umask"),
-                DaemonOption(["--executable"], help="Override path to the Python executable"),
+                DaemonOption(["--logfile", "-f"], help="File for the log; stderr if not given."),
+                DaemonOption(["--pidfile"], help="File that holds the process id while it runs; none if not given."),
+                DaemonOption(["--uid"], help="User to go on as, by name or number."),
+                DaemonOption(["--gid"], help="Group to go on as, by name or number."),
+                DaemonOption(["--umask"], help="What new files and directories do not allow, in octal."),
+                DaemonOption(["--executable"], help="Python to run in the background, in place of this one."),
             )
         )
 
