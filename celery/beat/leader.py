@@ -88,10 +88,6 @@ class Leadership:
         self._zone: tzinfo = timezone.utc
         self._told = ""
 
-    @property
-    def is_leading(self) -> bool:
-        return self._mine is not None
-
     def standby(self, scheduler: Any) -> float | None:
         """Return ``None`` if it is for us to send, else the seconds until it is worth asking again."""
         try:

@@ -279,30 +279,17 @@ class JobPool(BasePool):
         self.hard_limit = timeout
         self.soft_limit = soft_timeout
 
-        #: Names of jobs whose limits were looked at.
-        self._known_limits: set[str] = set()
-
     def start(self) -> None:
         super().start()
-        self._check_limits("The pool", self.hard_limit, self.soft_limit)
-
-    def _check_job(self, job: Job) -> None:
-        """Warn, once a name, of limits that this pool cannot enforce."""
-        if job.name not in self._known_limits:
-            self._known_limits.add(job.name)
-            self._check_limits(job.name, job.hard_limit, job.soft_limit)
-
-    def _check_limits(self, whose: str, hard: float | None, soft: float | None) -> None:
         traits = self.traits
-        if hard and not traits.kills_tasks:
-            self._warn_of_limit(whose, "hard", hard)
-        if soft and not traits.interrupts_tasks:
-            self._warn_of_limit(whose, "soft", soft)
+        if self.hard_limit and not traits.kills_tasks:
+            self._warn_of_limit("hard", self.hard_limit)
+        if self.soft_limit and not traits.interrupts_tasks:
+            self._warn_of_limit("soft", self.soft_limit)
 
-    def _warn_of_limit(self, whose: str, kind: str, seconds: float) -> None:
+    def _warn_of_limit(self, kind: str, seconds: float) -> None:
         logger.warning(
-            "%s has a %s time limit of %s s, which %s cannot enforce. Use the prefork pool for time limits.",
-            whose,
+            "The pool has a %s time limit of %s s, which %s cannot enforce. Use the prefork pool for time limits.",
             kind,
             seconds,
             type(self).__module__,

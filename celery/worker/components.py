@@ -17,6 +17,7 @@ from celery.utils.log import worker_logger as logger
 
 __all__ = ("Timer", "Hub", "Pool", "Beat", "StateDB", "Consumer")
 
+#: Upstream: pools are asked for their traits here, not for their names.
 GREEN_POOLS = {"eventlet", "gevent"}
 
 #: The longest sleep of the hub's timer, in seconds.
@@ -91,6 +92,7 @@ class Pool(bootsteps.StartStopStep):
             highest, _, lowest = autoscale.partition(",")
             autoscale = (int(highest), int(lowest or 0))
         w.autoscale = autoscale
+        self.wants_beat = bool(kwargs.get("beat"))
         if autoscale:
             w.max_concurrency, w.min_concurrency = sorted(autoscale, reverse=True)
             w.min_concurrency = max(w.min_concurrency, 1)
@@ -120,13 +122,19 @@ class Pool(bootsteps.StartStopStep):
             app=w.app,
         )
         self._refuse_what_the_pool_cannot(w)
-        _state.joins_may_deadlock = getattr(w.pool, "task_join_will_block", True)
+        traits = getattr(w.pool, "traits", None)
+        _state.joins_may_deadlock = traits is None or traits.join_may_deadlock
         return w.pool
 
     def _refuse_what_the_pool_cannot(self, w: Any) -> None:
         if w.autoscale and not (hasattr(w.pool, "grow") and hasattr(w.pool, "shrink")):
             raise ImproperlyConfigured(
                 f"--autoscale needs a pool that can grow and shrink, such as prefork; {type(w.pool).__module__} cannot."
+            )
+        traits = getattr(w.pool, "traits", None)
+        if self.wants_beat and traits is not None and not traits.hosts_beat:
+            raise ImproperlyConfigured(
+                f"-B does not work with {type(w.pool).__module__}: run `celery beat` as a program of its own."
             )
 
     def close(self, w: Any) -> None:
@@ -156,10 +164,6 @@ class Beat(bootsteps.StartStopStep):
     def create(self, w: Any) -> Any:
         from celery.beat import EmbeddedService  # few workers need it
 
-        if w.pool_cls.is_green:
-            raise ImproperlyConfigured(
-                "-B does not work with the eventlet and gevent pools: run `celery beat` as a program of its own."
-            )
         beat = w.beat = EmbeddedService(w.app, schedule_filename=w.schedule_filename, scheduler_cls=w.scheduler)
         return beat
 

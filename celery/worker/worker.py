@@ -265,7 +265,7 @@ class WorkController:
     def _number_of_slots(self) -> int:
         wanted = self.concurrency
         if is_auto_concurrency(wanted):
-            isolates = self.pool_cls is pools.get_implementation("prefork")
+            isolates = getattr(getattr(self.pool_cls, "traits", None), "isolates_tasks", False)
             return int(cpu_budget(use_cgroup_quota=isolates).count)
         if wanted is None:
             try:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from celery import signals
+from celery import _state, signals
+from celery.concurrency import solo
+from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
@@ -55,6 +59,25 @@ def test_a_warm_stop_finishes_what_runs_and_gives_back_what_waits(app, running, 
     assert ran == [0]
     with app.connection_for_read() as connection:
         assert connection.default_channel.queue_declare(app.conf.task_default_queue).message_count == 3
+
+
+def test_beat_is_refused_inside_a_pool_that_cannot_host_it(make):
+    class Greenish(BasePool):
+        is_green = True
+
+    with pytest.raises(ImproperlyConfigured, match=r"-B does not work with .*celery beat"):
+        make(pool=Greenish, beat=True)
+
+
+def test_the_pool_says_whether_a_task_may_wait_for_a_task(make, monkeypatch):
+    class Roomy(solo.TaskPool):
+        traits = dataclasses.replace(solo.TaskPool.traits, join_may_deadlock=False)
+
+    monkeypatch.setattr(_state, "joins_may_deadlock", True)
+    make(pool=Roomy)
+    assert not _state.joins_may_deadlock
+    make(pool=solo.TaskPool)
+    assert _state.joins_may_deadlock
 
 
 def test_concurrency_that_is_no_number_is_refused(make):
