@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -63,6 +64,10 @@ def _load(name: str, path: Any) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         if path == name and not ("." in name or ":" in name):
             raise ImproperlyConfigured(_unknown(name)) from None
+        if path == BACKEND_ALIASES.get(name) and not _is_there(path):
+            raise ImproperlyConfigured(
+                f"This version has no result backend `{name}`. It has {', '.join(_those_there())}; or name a class."
+            ) from None
         raise ImproperlyConfigured(f"The result backend `{name}` cannot be loaded from {path}: {error}.") from error
     if isinstance(found, ModuleType):
         raise ImproperlyConfigured(f"Unknown result backend `{name}`: that is a module, name the class in it.")
@@ -70,9 +75,19 @@ def _load(name: str, path: Any) -> Any:
 
 
 def _unknown(name: str) -> str:
-    nearest = get_close_matches(name, BACKEND_ALIASES, n=1, cutoff=0.7)
+    known = _those_there()
+    nearest = get_close_matches(name, known, n=1, cutoff=0.7)
     hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
-    return f"Unknown result backend `{name}`.{hint} Known: {', '.join(sorted(BACKEND_ALIASES))}."
+    return f"Unknown result backend `{name}`.{hint} Known: {', '.join(known)}."
+
+
+def _those_there() -> list[str]:
+    """Return the short names of stores that are in this version; Celery has more."""
+    return sorted(name for name, path in BACKEND_ALIASES.items() if _is_there(path))
+
+
+def _is_there(path: str) -> bool:
+    return find_spec(path.replace(":", ".").rpartition(".")[0]) is not None
 
 
 def by_url(backend: Any = None, loader: Any = None) -> tuple[Any, str | None]:

@@ -57,6 +57,12 @@ def test_packages_add_aliases_by_entry_points(loader, module, monkeypatch):
     assert backends.by_name("theirs", loader) is Mine
 
 
+def test_a_class_of_ones_own_may_stand_for_a_store_that_this_version_has_not(loader, module):
+    loader.override_backends = {"mongodb": "my_backends:Mine"}
+
+    assert backends.by_name("mongodb", loader) is Mine
+
+
 def test_a_plus_parts_the_backend_from_its_url(loader, module):
     loader.override_backends = {"mine": "my_backends:Mine"}
 
@@ -66,7 +72,8 @@ def test_a_plus_parts_the_backend_from_its_url(loader, module):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("nosuch", "Unknown result backend `nosuch`. Known: arangodb, "),
+        ("nosuch", "Unknown result backend `nosuch`. Known: cache, "),
+        ("mongodb", "This version has no result backend `mongodb`. It has cache, database, "),
         ("reddis", "Unknown result backend `reddis`. Did you mean `redis"),
         ("os.path", "Unknown result backend `os.path`: that is a module"),
         ("no_such.module:X", "The result backend `no_such.module:X` cannot be loaded from no_such.module:X: No module"),
