@@ -242,7 +242,8 @@ class AMQP:
     ) -> task_message:
         """Return the version 2 message of a call.
 
-        ``options`` hold the value of every name in ``stamped_headers``; the rest of them is not looked at.
+        ``countdown`` and the time limits are seconds, ``expires`` is seconds from ``now`` or a datetime.  ``options``
+        hold the value of every name in ``stamped_headers``; the rest of them is not looked at.
         """
         args, kwargs = _checked_arguments(args, kwargs)
         if countdown or eta or expires is not None:

@@ -48,7 +48,8 @@ class Connecting:
     ) -> Any:
         """Return a connection, not yet open; what is not given comes from the configuration.
 
-        ``hostname`` may be a host, a URL, or several URLs to fail over to.
+        ``hostname`` may be a host, a URL, or several URLs to fail over to; ``connect_timeout`` and ``heartbeat`` are
+        seconds.
 
         Raises:
             ImproperlyConfigured: a URL has an unknown scheme or cannot be understood.

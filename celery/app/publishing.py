@@ -102,9 +102,12 @@ def send_task(
 ) -> Any:
     """Send a task by name and return a handle on its result; ``celery.app.base.Celery.send_task`` is this.
 
-    A task class of that name gives the defaults of its options, if there is one here.
+    A task class of that name gives the defaults of its options, if there is one here.  ``countdown`` and the time
+    limits are seconds, ``eta`` is a datetime, ``expires`` one or seconds from now.  It blocks until the broker has the
+    message.
 
     Raises:
+        TypeError: an option has a wrong type.
         kombu.exceptions.OperationalError: the broker was not reached within the retry policy.
         kombu.exceptions.EncodeError: an argument cannot be serialized.
     """

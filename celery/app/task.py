@@ -255,7 +255,10 @@ class Task(Generic[P, R]):
         shadow: str | None = None,
         **options: Any,
     ) -> AsyncResult[R]:
-        """Send the task; ``options`` as countdown, eta, expires, queue, priority, headers, ...
+        """Send the task and return a handle on its result; blocks until the broker has the message.
+
+        ``options`` are countdown and time limits (seconds), eta (a datetime), expires (seconds from now or a datetime),
+        queue, priority, headers, timeout (seconds for all attempts to publish), and what ``send_task`` takes besides.
 
         Raises:
             TypeError: the arguments do not fit the signature, or an option has a wrong type.

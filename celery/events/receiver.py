@@ -96,7 +96,7 @@ class EventReceiver(ConsumerMixin):
             self.wakeup_workers(channel=channel)
 
     def itercapture(self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True) -> Iterator[Any]:
-        """Consume events, and yield between them."""
+        """Consume events, and yield between them; the arguments are those of ``capture``."""
         return self.consume(limit=limit, timeout=timeout, wakeup=wakeup)  # type: ignore[no-any-return]
 
     def capture(self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True) -> None:

@@ -111,7 +111,10 @@ def evcam(
     app: Any = None,
     **kwargs: Any,
 ) -> None:
-    """Run ``camera``, a class or the path of one, until interrupted."""
+    """Run ``camera``, a class or the path of one, every ``freq`` seconds until interrupted.
+
+    ``maxrate`` bounds how many pictures are taken in a time: ``"10/m"``.
+    """
     app = app_or_default(app)
     if pidfile:
         platforms.create_pidlock(pidfile)

@@ -155,7 +155,10 @@ class ResultSet(ResultBase):
         disable_sync_subtasks: bool = True,
         on_interval: Callable[[], Any] | None = None,
     ) -> list[Any]:
-        """Wait for all and return their values in order: ``join_native`` where the store can, else ``join``."""
+        """Wait for all and return their values in order: ``join_native`` where the store can, else ``join``.
+
+        Arguments and errors are those of ``AsyncResult.get``; ``timeout`` counts for all together.
+        """
         join = self.join_native if self.supports_native_join else self.join
         return join(
             timeout=timeout,
@@ -181,7 +184,8 @@ class ResultSet(ResultBase):
     ) -> list[Any]:
         """Wait for one after the other, in order, and return their values.
 
-        With ``callback``, that gets id and value of each, and the list stays empty.
+        With ``callback``, that gets id and value of each, and the list stays empty.  ``interval`` is seconds between
+        two looks, for stores that cannot notify.
 
         Raises:
             TimeoutError: not all have ended within ``timeout`` seconds.
@@ -226,7 +230,11 @@ class ResultSet(ResultBase):
         on_message: Callable[[Any], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
     ) -> Iterator[tuple[str, Any]]:
-        """Yield ``(id, record)`` of each member as it ends, in no order; for a member that is a set, its results."""
+        """Yield ``(id, record)`` of each member as it ends, in no order; for a member that is a set, its results.
+
+        Raises:
+            TimeoutError: not all have ended within ``timeout`` seconds.
+        """
         awaited = self
         if any(getattr(result, "ignored", False) for result in self.results):  # no store will ever tell of those
             awaited = ResultSet([result for result in self.results if not getattr(result, "ignored", False)], self._app)
@@ -248,6 +256,9 @@ class ResultSet(ResultBase):
         """Wait for all at once, as the store tells of them, and return their values in order.
 
         With ``callback``, that gets id and value of each as it ends, and the list stays empty.
+
+        Raises:
+            TimeoutError: not all have ended within ``timeout`` seconds.
         """
         if disable_sync_subtasks:
             assert_will_not_block()

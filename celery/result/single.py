@@ -299,7 +299,7 @@ class AsyncResult(ResultBase, Generic[R]):
         wait: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Revoke all tasks that carry these stamps."""
+        """Revoke all tasks that carry these stamps; the other arguments are those of ``revoke``."""
         self.app.control.revoke_by_stamped_headers(
             headers, connection=connection, terminate=terminate, signal=signal, reply=wait, timeout=timeout
         )

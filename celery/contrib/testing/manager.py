@@ -187,7 +187,9 @@ class ManagerMixin:
         return self.app.control.inspect(timeout=timeout)
 
     def query_tasks(self, ids: Iterable[str], timeout: float = 0.5) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield ``(node, {id: [stage, details]})`` of each worker that has some of the tasks."""
+        """Yield ``(node, {id: [stage, details]})`` of each worker that has some of the tasks; they have ``timeout``
+        seconds to answer.
+        """
         yield from (self.inspect(timeout).query_task(list(ids)) or {}).items()
 
     def query_task_states(self, ids: Iterable[str], timeout: float = 0.5) -> dict[str, set[str]]:
@@ -215,7 +217,7 @@ class ManagerMixin:
         """Return whether each of the tasks has been taken by a worker, or has ended."""
         return all(result.state in _IN_PROGRESS or result.ready() for result in results)
 
-    # -- claims: true in the end, or `Sentinel`
+    # -- claims: true in the end, or `Sentinel`; ``interval`` is seconds that workers have to answer one question
 
     def assert_accepted(
         self, ids: Iterable[str], interval: float = 0.5, desc: str = "waiting for tasks to be accepted", **policy: Any
