@@ -205,7 +205,10 @@ class Supervisor(Roster):
             self._push(child)
 
     def _give_ahead(self) -> list[Child]:
-        """Give short jobs to children that have short jobs before them."""
+        """Give short jobs to children that are down to a short one.
+
+        Not sooner: a child that gets several at once answers for them at once, and stores their results in one go.
+        """
         backlog, pace = self.backlog, self.pace
         roomy = [child for child in self.children.values() if self._has_room(child)]
         share = -(-len(backlog) // len(roomy)) if roomy else 0
@@ -225,7 +228,7 @@ class Supervisor(Roster):
             and child.is_up
             and not child.is_leaving
             and child.unsent is None
-            and bool(child.flights)
+            and len(child.flights) == 1
         )
 
     def _is_last(self, child: Child) -> bool:
