@@ -140,6 +140,7 @@ _ERRORS: dict[str, type[exceptions.RedisError]] = {
     "TRYAGAIN": exceptions.ConnectionError,
     "UNBLOCKED": exceptions.ConnectionError,
     "NOREPLICAS": exceptions.ConnectionError,
+    "MISCONF": exceptions.ConnectionError,  # its disk is full, so it takes no writes
     "NOAUTH": exceptions.AuthenticationError,
     "WRONGPASS": exceptions.AuthenticationError,
     "NOPERM": exceptions.NoPermissionError,

@@ -50,19 +50,43 @@ def locked(store: OwnRedis) -> Iterator[None]:
     store.command("-a", "other", "config", "set", "requirepass", "")
 
 
-OUTAGES: dict[str, Callable[[OwnRedis], Any]] = {"killed": killed, "stopped": stopped, "full": full, "locked": locked}
+@contextmanager
+def handed_over(store: OwnRedis) -> Iterator[None]:
+    """Another server takes over in good order, with all that there is; this one is its replica, which refuses to write."""
+    heir = OwnRedis(store.directory.parent / "heir", options=("--replicaof", "127.0.0.1", str(store.port)))
+    try:
+        hand_over(store, heir)
+        yield
+        hand_over(heir, store)
+    finally:
+        heir.close()
+
+
+def hand_over(master: OwnRedis, replica: OwnRedis) -> None:
+    wait_until(lambda: "state=online" in master.command("info", "replication"), 15, "the replica to have it all")
+    master.command("failover", "to", "127.0.0.1", str(replica.port))
+    wait_until(lambda: "master_link_status:up" in master.command("info", "replication"), 15, "the roles to change")
+
+
+OUTAGES: dict[str, Callable[[OwnRedis], Any]] = {
+    "killed": killed,
+    "stopped": stopped,
+    "full": full,
+    "locked": locked,
+    "handed over": handed_over,
+}
 
 
 @scenario("F25", unprotected="unprotect.store=off", tasks=2_000, short=0.05)
 def result_store_is_away(stage: Stage) -> dict[str, Any]:
-    """The store of results is killed, stopped, full or locked; afterwards every task has run and has its result."""
+    """The store of results is killed, stopped, full, locked or a replica; afterwards every task has run and has its result."""
     figures: dict[str, Any] = {}
     cells = [(name, is_late) for name in OUTAGES for is_late in (False, True)]
     if stage.unprotected:
         cells = [("full", False), ("killed", False)]
     elif stage.scale < 0.5:
-        cells = [("killed", False), ("stopped", True), ("full", True), ("locked", False)]
-    wrong = stage.each(cells, lambda cell: one_outage(stage, *cell, figures), at_once=4 if stage.scale < 1 else 1)
+        cells = [("killed", False), ("stopped", True), ("full", True), ("locked", False), ("handed over", True)]
+    wrong = stage.each(cells, lambda cell: one_outage(stage, *cell, figures), at_once=5 if stage.scale < 1 else 1)
     assert not wrong, "\n".join(wrong)
     return figures
 
@@ -103,6 +127,8 @@ def one_outage(stage: Stage, outage: str, is_late: bool, figures: dict[str, Any]
         return f"{name}: the worker ended, or only {len(ids)} of {count} were sent; {worker.log}"
     if waited > 4:
         return f"{name}: get(timeout=1) took {waited:.1f} s"
+    if "exited with" in worker.text() or "Traceback" in worker.text():
+        return f"{name}: a child ended; {worker.log}"
     if done_meanwhile < 3 and not is_late:  # late ones are not done before their results are safe
         return f"{name}: tasks did not go on, only {done_meanwhile} were done; {worker.log}"
     return None

@@ -226,9 +226,9 @@ class Runner:
         try:
             self._confirm()
         except Exception as error:
-            if not self._is_passing_trouble(error):
-                raise
-            return error
+            if self._is_passing_trouble(error):
+                return error
+            logger.error("Results could not be stored: %s", error)  # to run it again would not change that
         return None
 
     def _decode(

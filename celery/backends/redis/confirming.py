@@ -151,7 +151,12 @@ class Deferred:
     def use(self, exchange: Callable[[Line], Any]) -> Any:
         """Do an exchange on the line, behind what was stored; it is the caller who tries again."""
         self.flush(patiently=False)
-        return exchange(self._ready_line())
+        line = self._ready_line()
+        try:
+            return exchange(line)
+        except exceptions.ReadOnlyError:  # the next line may lead to another server
+            line.close()
+            raise
 
     def abandon(self) -> None:
         """Forget all, in a child process."""

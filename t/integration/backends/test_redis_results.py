@@ -22,6 +22,7 @@ pytest.importorskip("redis")
 import redis
 
 from celery import Celery
+from celery.app.trace import child
 from celery.exceptions import BackendStoreError, ChordError, TimeoutError
 
 pytestmark = pytest.mark.redis
@@ -396,6 +397,43 @@ def test_what_redis_refuses_is_an_error_at_flush(app, client):
     done(app, "u")
     app.backend.flush()
     assert app.AsyncResult("u").get(timeout=1) == 1
+
+
+def test_a_refusal_for_good_neither_ends_a_child_nor_makes_it_run_the_task_again(app, client, caplog):
+    @app.task(name="add")
+    def add(x, y):
+        return x + y
+
+    runner = child.Runner(app)
+    frame = child.Frame("add", "t", {"id": "t"}, {}, {}, ([1, 2], {}, {}), "", None, None, True, True, is_late=True)
+    client.execute_command("ACL", "SETUSER", "default", "-setex")
+    try:
+        answer = child.Answer(*child.unpack(runner.run(child.pack(frame))))
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+setex")
+
+    assert (answer.state, answer.value) == ("SUCCESS", "3")
+    assert "Results could not be stored: Redis refused to store celery-task-meta-t" in caplog.text
+    assert child.Answer(*child.unpack(runner.run(child.pack(frame)))).state == "SUCCESS"
+    assert app.AsyncResult("t").get(timeout=1) == 3
+
+
+def test_a_thread_leaves_a_server_that_has_become_a_replica(make, client):
+    policy = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+    app = make(result_backend_transport_options={"retry_policy": policy})
+    app.backend.defer_confirmations()
+    app.backend.incr("count")
+    line = app.backend._local.deferred.line
+    client.replicaof("127.0.0.1", 1)
+    try:
+        with pytest.raises(redis.ReadOnlyError) as refusal:
+            app.backend.incr("count")
+    finally:
+        client.replicaof("NO", "ONE")
+
+    assert app.backend.is_passing_trouble(refusal.value)
+    assert line.closed
+    assert app.backend.incr("count") == 2
 
 
 def test_confirmations_are_bounded(app):

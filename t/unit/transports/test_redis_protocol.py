@@ -65,6 +65,7 @@ def test_commands_are_packed():
         ("READONLY You can't write", exceptions.ReadOnlyError),
         ("LOADING Redis is loading", exceptions.BusyLoadingError),
         ("MASTERDOWN Link", exceptions.ConnectionError),
+        ("MISCONF Redis is configured to save", exceptions.ConnectionError),
         ("OOM command not allowed", exceptions.OutOfMemoryError),
         ("ERR Error running script: -OOM command not allowed when", exceptions.OutOfMemoryError),
         ("NOAUTH Authentication required.", exceptions.AuthenticationError),
