@@ -46,6 +46,9 @@ class Logging:
 
     #: of the class: apps of one process share the loggers
     _setup = False
+    #: The log file's name as it was given, and what became of it in this process.
+    _pattern: str | None = None
+    _logfile: str | None = None
 
     def __init__(self, app: Any) -> None:
         conf = app.conf
@@ -109,7 +112,8 @@ class Logging:
         if self.already_setup:
             return None
         if logfile and hostname and isinstance(logfile, (str, os.PathLike)):
-            logfile = expanded(logfile, hostname)
+            Logging._pattern = os.fspath(logfile)
+            logfile = Logging._logfile = expanded(logfile, hostname)
         Logging._setup = True
         loglevel = mlevel(loglevel or self.loglevel)
         format = format or self.format
@@ -126,6 +130,19 @@ class Logging:
             _MP_FORK_LOGLEVEL_=str(loglevel), _MP_FORK_LOGFILE_=str(logfile or ""), _MP_FORK_LOGFORMAT_=format
         )
         return receivers
+
+    def move_to_own_file(self, hostname: str) -> None:
+        """In a forked child: write to the file of this process, if ``%i`` or ``%I`` make that another one."""
+        if Logging._pattern is None or Logging._logfile is None:
+            return
+        ours, parents = expanded(Logging._pattern, hostname), os.path.abspath(Logging._logfile)
+        if os.path.abspath(ours) == parents:
+            return
+        for logger in (logging.getLogger(), get_logger("celery.task"), get_multiprocessing_logger()):
+            for handler in getattr(logger, "handlers", ()):
+                if isinstance(handler, WatchedFileHandler) and handler.baseFilename == parents:
+                    _reopen(handler, os.path.abspath(ours))
+        Logging._logfile = ours
 
     def _setup_root(self, loglevel: Any, logfile: Any, format: str, colorize: bool, datefmt: str | None) -> None:
         root = logging.getLogger()
@@ -220,6 +237,17 @@ def expanded(logfile: Any, hostname: str) -> str:
     """Return the log file name of this process of the node ``hostname``."""
     index = current_process_index()
     return str(node_format(os.fspath(logfile), hostname, i=str(index or 0), I=f"-{index}" if index else ""))
+
+
+def _reopen(handler: WatchedFileHandler, path: str) -> None:
+    """Let ``handler`` write to ``path``, or on to its present file where that cannot be."""
+    present, handler.baseFilename = handler.baseFilename, path
+    try:
+        handler.reopenIfNeeded()
+    except OSError as error:
+        handler.baseFilename = present
+        handler.reopenIfNeeded()
+        logging.getLogger(__name__).warning("Cannot write the log file %s: %s", path, error.strerror)
 
 
 def _handler_for(logfile: Any) -> logging.Handler:

@@ -47,8 +47,10 @@ def process_initializer(app: Any, hostname: str) -> None:
 
 
 def _set_up_logging(app: Any, hostname: str) -> None:
-    """Log as the parent does.  A forked child has its handlers already; a spawned one finds its choices in the
-    environment."""
+    """Log as the parent does.  A forked child has its handlers already, only their file may be another; a spawned one
+    finds its parent's choices in the environment."""
+    if app.log.already_setup:
+        app.log.move_to_own_file(hostname)
     if os.environ.get("CELERY_LOG_LEVEL") is None or app.log.already_setup:
         return
     app.log.setup(

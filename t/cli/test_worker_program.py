@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+#: Seconds for which a result is waited for.
+PATIENCE = 30
 
 QUICK = ("worker", "--without-mingle", "--without-gossip", "-l", "INFO")
 
@@ -248,12 +255,108 @@ def test_settings_after_two_dashes_are_settings(project):
 
 
 def test_revoked_tasks_are_remembered_in_the_state_file(project):
-    for _ in range(2):
-        program = start(project, "-P", "solo", "-S", "%n.state", "-n", "w1@here")
+    def run(*options):
+        """Send a task that was revoked and one that was not to a new worker; return the state of the first, and the log."""
+        program = start(project, "-P", "solo", "-n", "w1@here", *options)
+        code = f"""
+from proj import add
+for task_id in ("revoked", "other"):
+    add.AsyncResult(task_id).forget()
+    add.apply_async((1,), task_id=task_id)
+assert add.AsyncResult("other").get(timeout={PATIENCE}) == 2
+print(add.AsyncResult("revoked").state)
+"""
+        state = project.python(code)
         program.send("SIGTERM")
         assert program.end() == 0
+        return state.stdout.strip() or state.stderr, program.output
 
+    program = start(project, "-P", "solo", "-S", "%n.state", "-n", "w1@here")
+    revoking = project.celery("-A", "proj", "control", "revoke", "revoked", "-t", "10")
+    program.send("SIGTERM")
+    assert (revoking.status, program.end()) == (0, 0)
     assert [file.name for file in project.path.glob("w1.state*")]
+
+    state, output = run("-S", "%n.state")
+    assert state == "REVOKED"
+    assert "Discarding revoked task: proj.add[revoked]" in output
+    assert run()[0] == "SUCCESS"
+
+
+# -- logs
+
+
+def test_each_process_has_a_log_of_its_own_where_its_name_has_its_number(project, wait_until):
+    program = start(project, "-c", "2", "-n", "w1@there.example", "-f", "%n-%h-%d%I.log", until="")
+    log = project.path / "w1-there.example-example.log"
+    wait_until(lambda: log.exists() and "w1@there.example ready." in log.read_text(), "a worker that is ready")
+    for _ in range(2):
+        project.python(f"from proj import sleepy; sleepy.delay(0.2).get(timeout={PATIENCE})")
+    program.send("SIGTERM")
+    assert program.end() == 0
+
+    children = sorted(project.path.glob("w1-there.example-example-*.log"))
+    assert {path.name for path in children} <= {f"w1-there.example-example-{number}.log" for number in (1, 2)}
+    assert "".join(path.read_text() for path in children).count("proj.sleepy") == 2
+    assert "succeeded" not in log.read_text()
+
+
+LOUD = """
+import sys
+
+from proj import app
+
+
+@app.task
+def shout():
+    print("to stdout")
+    print("to stderr", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines"),
+    [
+        ([], r"^\[.*: WARNING/ForkPoolWorker-1\] to std(out|err)$"),
+        (["worker.redirect_stdouts_level=ERROR"], r"^\[.*: ERROR/ForkPoolWorker-1\] to std(out|err)$"),
+        (["worker.redirect_stdouts=0"], r"^to std(out|err)$"),
+    ],
+    ids=["as a warning", "as an error", "as it is"],
+)
+def test_what_tasks_print_is_logged(project, settings, lines):
+    project.write("loud.py", LOUD)
+    program = start(project, "-c", "1", *(["--", *settings] if settings else []), app="loud")
+    project.python(f"from loud import shout; shout.delay().get(timeout={PATIENCE})")
+    program.send("SIGTERM")
+    assert program.end() == 0
+
+    assert re.findall(lines, program.output, re.MULTILINE) == ["out", "err"]
+
+
+def test_colours_are_for_terminals(project):
+    def shown(*before):
+        """Return what a worker prints on a terminal, with options before the command."""
+        ours, theirs = pty.openpty()
+        environ = {**project.environ, "TERM": "xterm"}
+        command = [sys.executable, "-m", "celery", *before, "-A", "proj", *QUICK, "-P", "solo", "-l", "DEBUG"]
+        text = b""
+        with subprocess.Popen(command, cwd=project.path, env=environ, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            while b" ready." not in text:
+                text += os.read(ours, 65536)
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(OSError):  # the terminal is closed
+                while data := os.read(ours, 65536):
+                    text += data
+        os.close(ours)
+        assert process.returncode == 0
+        return text.decode()
+
+    blue, cyan = "\x1b[1;34m", "\x1b[1;36m"
+    coloured = shown()
+    assert f"{blue}[20" in coloured
+    assert cyan in coloured
+    assert "\x1b[" not in shown("--no-color")
 
 
 def test_options_that_do_nothing_here_say_so(project):

@@ -43,6 +43,7 @@ class Child:
         "flights",
         "has_ended",
         "has_large",
+        "index",
         "is_idle",
         "is_leaving",
         "is_up",
@@ -66,8 +67,9 @@ class Child:
         "waiting",
     )
 
-    def __init__(self, process: Any, channel: socket.socket, page: ProgressPage) -> None:
+    def __init__(self, process: Any, channel: socket.socket, page: ProgressPage, index: int = 0) -> None:
         self.process = process
+        self.index = index
         self.name: str = process.name
         self.pid: int = process.pid
         self.channel = channel
@@ -256,8 +258,9 @@ def open_pidfd(pid: int) -> int:
         return -1
 
 
-def start_child(context: Any, name: str, setup: inside.ChildSetup, let_go: Callable[[], Any]) -> Child:
-    """Start a process by billiard's ``context``; ``let_go`` is called in a forked child."""
+def start_child(context: Any, name: str, setup: inside.ChildSetup, let_go: Callable[[], Any], index: int = 0) -> Child:
+    """Start a process by billiard's ``context``, the one with the number ``index``; ``let_go`` is called in a forked
+    child."""
     forks = context.get_start_method() == "fork"
     inside.libc()
     ours, theirs = socket.socketpair()
@@ -271,6 +274,7 @@ def start_child(context: Any, name: str, setup: inside.ChildSetup, let_go: Calla
         theirs.fileno(),
         page.fd,
         os.getpid(),
+        index,
         # The kernel means the thread that forked, so that has to be one which lives as long as the process.
         dies_with_parent=threading.current_thread() is threading.main_thread(),
         page=page if forks else None,
@@ -289,4 +293,4 @@ def start_child(context: Any, name: str, setup: inside.ChildSetup, let_go: Calla
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
     ours.setblocking(False)
-    return Child(process, ours, page)
+    return Child(process, ours, page, index)

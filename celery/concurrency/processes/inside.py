@@ -93,11 +93,13 @@ class ChildSetup:
 
 @dataclass
 class Link:
-    """The child's end: its socket and page.  By fork also the page itself, and how to let go what it inherited."""
+    """The child's end: its socket and page, and its number among its siblings.  By fork also the page itself, and how
+    to let go what it inherited."""
 
     channel_fd: int
     page_fd: int
     parent_pid: int
+    index: int
     dies_with_parent: bool
     page: ProgressPage | None = None
     let_go: Callable[[], Any] | None = None
@@ -118,7 +120,9 @@ def main(link: Link, setup: ChildSetup) -> NoReturn:
     end_with_parent(link)
     settle_signals()
     leave_event_loop()
-    current_process().daemon = False  # tasks may start processes of their own
+    process = current_process()
+    process.daemon = False  # tasks may start processes of their own
+    process.index = link.index  # Upstream: by this name
     page = link.page or ProgressPage(link.page_fd)
     with socket.socket(fileno=link.channel_fd) as channel:
         service = Service(channel, page, setup)

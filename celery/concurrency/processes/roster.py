@@ -93,7 +93,8 @@ class Roster:
         if self.before_start is not None:
             self.before_start(self)
         try:
-            child = start_child(self._context, self._name_format % next(self._names), self.setup, self._let_go)
+            name = self._name_format % next(self._names)
+            child = start_child(self._context, name, self.setup, self._let_go, self._free_index())
         except OSError as error:  # no memory, no process, no descriptor left
             logger.error("Cannot start a child process: %s", error)
             self._pause()
@@ -105,6 +106,11 @@ class Roster:
             self._watch(child)
         patience = self.alive_timeout * 2 ** min(self._failed_starts, 6)
         self.agenda.after(patience, lambda: self._check_up(child))
+
+    def _free_index(self) -> int:
+        """Return the lowest number that none of the children has who stay; log files are named after it."""
+        taken = {child.index for child in self.children.values() if not child.is_leaving}
+        return next(index for index in count() if index not in taken)
 
     def _let_go(self) -> None:
         """In a new child: close what is the parent's."""
