@@ -79,7 +79,7 @@ def reserved(state: Any, **kwargs: Any) -> list[dict[str, Any]]:
 def scheduled(state: Any, **kwargs: Any) -> list[dict[str, Any]]:
     """List the tasks that wait for their time: those in this worker, then the next ones at the broker.
 
-    Of each queue that is consumed here the first hundred are shown; any worker may run them.
+    Of each queue that is consumed here the first hundred are shown; any worker may run them.  RabbitMQ shows none.
     """
     return [*_scheduled(state.consumer.timer), *state.consumer.delays.parked()]
 
