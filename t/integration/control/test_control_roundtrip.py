@@ -244,6 +244,32 @@ def test_tasks_with_a_stamp_are_revoked_and_terminated(cluster, tmp_path):
     assert cluster.app.AsyncResult(task_id).state == "REVOKED"
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "KILL", "SIGUSR2"])
+def test_a_running_task_is_terminated_by_the_signal_and_its_neighbour_goes_on(cluster, tmp_path, name):
+    marks = [tmp_path / "0", tmp_path / "1"]
+    neighbour = cluster.app.send_task("sleeper", (1.5, str(marks[0])))
+    doomed = cluster.app.send_task("sleeper", (600, str(marks[1])))
+    wait_until(lambda: all(mark.exists() for mark in marks))
+    reply = cluster.ask("revoke", task_id=doomed.id, terminate=True, signal=name)
+
+    assert reply == {"ok": f"terminate: {doomed.id}"}
+    wait_until(lambda: doomed.state == "REVOKED")
+    number = getattr(signal, name if name.startswith("SIG") else f"SIG{name}")
+    log = (cluster.directory / "w1@here.log").read_text()
+    assert f"Terminating {doomed.id} (Signals.{number.name})" in log or f"Terminating {doomed.id} ({number:d})" in log
+    wait_until(lambda: neighbour.state == "SUCCESS")
+    assert cluster.ask("ping") == {"ok": "pong"}
+
+
+def test_a_signal_that_does_not_exist_is_refused(cluster, tmp_path):
+    mark = tmp_path / "begun"
+    task_id = cluster.send("sleeper", 1, str(mark))
+    wait_until(mark.exists)
+
+    assert "error" in cluster.ask("terminate", task_id=task_id, signal="SIGNONE")
+    wait_until(lambda: cluster.app.AsyncResult(task_id).state == "SUCCESS")
+
+
 def test_tasks_at_work_waiting_and_due_later_are_shown(cluster, tmp_path):
     marks = [tmp_path / "0", tmp_path / "1"]
     running = [cluster.send("sleeper", 600, str(mark)) for mark in marks]

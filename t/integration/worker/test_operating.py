@@ -102,3 +102,17 @@ def test_a_success_that_is_delivered_again_is_not_run_again(redis_scene):
     scene.send("late", "last").get(timeout=20)
 
     assert scene.noted("start") == {"x": 1, "last": 1}
+
+
+@pytest.mark.rabbitmq
+def test_a_worker_learns_at_its_start_what_its_neighbours_have_revoked(rabbitmq_scene, wait_until):
+    scene = rabbitmq_scene
+    scene.backend = f"file://{scene.directory}"  # which keeps no record of what is revoked
+    first = scene.start(without_mingle=False)
+    host = f"w0@{scene.queue}"
+    control(scene).revoke("gone", destination=[host], reply=True, timeout=5, limit=1)
+    late = [scene.start(is_ready=False, without_mingle=silent) for silent in (False, True)]
+    wait_until(lambda: all(" ready." in worker.log() for worker in late), tell=late[0].log)
+
+    known = control(scene).inspect(timeout=5, limit=3).revoked()
+    assert known == {host: ["gone"], f"w1@{scene.queue}": ["gone"], f"w2@{scene.queue}": []}, first.log()
