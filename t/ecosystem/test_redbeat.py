@@ -16,7 +16,7 @@ from celery.schedules import crontab
 
 app = Celery("bedroom", broker="{REDIS}/13")
 app.conf.redbeat_redis_url = "{REDIS}/13"
-app.conf.redbeat_lock_timeout = 5
+app.conf.redbeat_lock_timeout = 60
 app.conf.beat_max_loop_interval = 1
 app.conf.beat_schedule = {{
     "blink": {{"task": "bedroom.blink", "schedule": 1.0}},
