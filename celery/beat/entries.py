@@ -10,7 +10,7 @@ from typing import Any
 from celery.schedules import crontab, maybe_schedule, schedule
 from celery.utils.time import maybe_make_aware
 
-__all__ = ("BeatLazyFunc", "Entries", "ScheduleEntry", "SchedulingError", "evaluated", "believable")
+__all__ = ("BeatLazyFunc", "Entries", "ScheduleEntry", "SchedulingError", "believable", "evaluated", "missed_runs")
 
 #: A clock put back by no more than this is taken for a change like that of a season.
 _SHORT_STEP = timedelta(hours=3)
@@ -52,7 +52,9 @@ class ScheduleEntry:
     ``Entry(**dict(entry, ...))`` makes a changed copy.
     """
 
+    app: Any
     name: str | None = None
+    task: str | None
     schedule: Any = None
     args: Any = None
     kwargs: Any = None
@@ -165,6 +167,17 @@ class ScheduleEntry:
         return self.editable_fields_equal(other) if isinstance(other, ScheduleEntry) else NotImplemented
 
     __hash__ = object.__hash__
+
+
+def missed_runs(entry: Any, following: Any) -> int:
+    """Return how many runs of an interval fell due between ``entry`` and ``following``, which stands for them."""
+    every = getattr(entry.schedule, "run_every", None)
+    if type(entry).__next__ is not ScheduleEntry.__next__ or type(entry.schedule) is not schedule or not every:
+        return 0
+    if entry.schedule.relative or entry.last_run_at is None or following.last_run_at is None:
+        return 0
+    passed: int = (maybe_make_aware(following.last_run_at) - maybe_make_aware(entry.last_run_at)) // every
+    return max(passed - 1, 0)
 
 
 def believable(schedule_: Any, last_run_at: datetime, now: datetime) -> datetime:

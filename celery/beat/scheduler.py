@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kombu import Producer
 from kombu.exceptions import OperationalError
 
-from celery.beat.entries import Entries, ScheduleEntry, SchedulingError, believable, evaluated
+from celery.beat.entries import Entries, ScheduleEntry, SchedulingError, believable, evaluated, missed_runs
 from celery.beat.moments import key_of
 from celery.exceptions import ImproperlyConfigured
 from celery.schedules import BaseSchedule, crontab
@@ -68,6 +68,14 @@ class Scheduler:
     #: or so many entries sent
     sync_every_tasks: int | None = None
 
+    app: Any
+    #: the entries by name, wherever they are kept
+    data: Any
+    Producer: Any
+    _heap: list[event_t] | None
+    #: the schedule that the heap was made of
+    old_schedulers: dict[str, Any] | None
+
     #: who of several beats may send (`celery.beat.leader`); nobody else is asked where this is not set
     leadership: Any = None
     #: whether beat was asked to stop; the service says so
@@ -94,8 +102,8 @@ class Scheduler:
         self.max_interval = max_interval or app.conf.beat_max_loop_interval or self.max_interval
         self.Producer = Producer or app.amqp.Producer
         self.sync_every_tasks = app.conf.beat_sync_every if sync_every_tasks is None else sync_every_tasks
-        self._heap: list[event_t] | None = None
-        self.old_schedulers: dict[str, Any] | None = None
+        self._heap = None
+        self.old_schedulers = None
         if not lazy:
             self.setup_schedule()
 
@@ -291,6 +299,11 @@ class Scheduler:
 
     def _reserved(self, entry: Any) -> Any:
         following = self.reserve(entry)
+        missed = missed_runs(entry, following)
+        if missed:
+            logger.warning(
+                "beat: Missed %d run(s) of %r; the one that is sent now stands for them.", missed, entry.name
+            )
         if self.old_schedulers is not None and entry.name in self.old_schedulers:
             self.old_schedulers[entry.name] = following
         return following

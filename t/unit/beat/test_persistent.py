@@ -49,7 +49,7 @@ def test_what_was_sent_is_known_after_a_kill(app, clock, every, kept):
     assert second.sent == ["a"]
 
 
-def test_of_the_runs_that_were_missed_one_is_made_up_for(app, clock, every, kept):
+def test_of_the_runs_that_were_missed_one_is_made_up_for(app, clock, every, kept, caplog):
     app.conf.beat_schedule = {"a": every(10), "c": {"task": "c", "schedule": crontab(nowfun=clock, app=app)}}
     kill(kept())
     clock.turn(minutes=30, seconds=5)
@@ -58,6 +58,8 @@ def test_of_the_runs_that_were_missed_one_is_made_up_for(app, clock, every, kept
     assert sorted(second.sent) == ["a", "c"]
     run(second, clock, 4.1)
     assert second.sent[2:] == ["a"]  # in step with the times before
+    told = [record.getMessage() for record in caplog.records if "Missed" in record.getMessage()]
+    assert told == ["beat: Missed 179 run(s) of 'a'; the one that is sent now stands for them."]
 
 
 def test_an_entry_that_never_ran_does_not_start_anew_with_each_restart(app, clock, every, kept):
