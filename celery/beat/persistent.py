@@ -61,6 +61,7 @@ class PersistentScheduler(Scheduler):
 
     persistence: ModuleType = store
     known_suffixes = shelf.SUFFIXES
+    schedule_filename: Any
 
     _store: Any = None
     _file: ScheduleFile | None = None
@@ -71,7 +72,7 @@ class PersistentScheduler(Scheduler):
     _seen_settings: tuple[int, int] = (0, 0)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.schedule_filename: Any = kwargs.pop("schedule_filename", None)
+        self.schedule_filename = kwargs.pop("schedule_filename", None)
         super().__init__(*args, **kwargs)
 
     # -- the schedule

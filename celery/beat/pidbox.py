@@ -49,6 +49,15 @@ class _BeatNode(Node):  # type: ignore[misc]  # kombu has no types
 class BeatPidbox:
     """Listens in a thread and on a connection of its own, so that a broker that hangs holds up no entry."""
 
+    service: Any
+    app: Any
+    hostname: str
+    #: what the handlers of commands are given
+    state: dict[str, Any]
+    node: Any
+    thread: threading.Thread | None
+    first_connection_attempt: bool
+
     #: seconds between two attempts to connect
     retry_interval: float = 5.0
     #: seconds for which the end of the thread is awaited
@@ -68,7 +77,7 @@ class BeatPidbox:
             mailbox=self.app.control.mailbox,
         )
         self.node.beat_pidbox = self
-        self.thread: threading.Thread | None = None
+        self.thread = None
         self.first_connection_attempt = True
         self._shutdown = threading.Event()
 

@@ -53,7 +53,14 @@ class _Alarm:
 class Service:
     """Beat itself.  `start` returns after `stop`, which may be called from any thread or signal handler."""
 
+    app: Any
+    max_interval: float | None
+    #: what the scheduler made of ``max_interval``, in seconds; known from `start` on
+    effective_max_interval: float | None
     scheduler_cls: Any = PersistentScheduler
+    schedule_filename: str | None
+    remote_control: bool
+    hostname: str | None
 
     def __init__(
         self,
@@ -71,8 +78,7 @@ class Service:
         self.schedule_filename = schedule_filename or conf.beat_schedule_filename
         self.remote_control = conf.beat_enable_remote_control if remote_control is None else remote_control
         self.hostname = hostname
-        #: What the scheduler made of ``max_interval``, in seconds; known from `start` on.
-        self.effective_max_interval: float | None = None
+        self.effective_max_interval = None
         self._pidbox: BeatPidbox | None = None
         self._last_tick: float | None = None
         self._alarm: _Alarm | None = None

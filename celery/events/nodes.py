@@ -55,6 +55,21 @@ def heartbeat_expires(
 class Worker:
     """A node, and the times of its last heartbeats."""
 
+    hostname: str | None
+    pid: int | None
+    #: seconds between two heartbeats
+    freq: float
+    #: when it was heard of last, oldest first
+    heartbeats: list[float]
+    clock: int
+    #: how many tasks run, and how many have run
+    active: int | None
+    processed: int | None
+    loadavg: Any
+    sw_ident: str | None
+    sw_ver: str | None
+    sw_sys: str | None
+
     heartbeat_max = 4
     expire_window = HEARTBEAT_EXPIRE_WINDOW
 

@@ -28,6 +28,9 @@ TASK_EVENT_TO_STATE = {
 class Task:
     """A task, as its events tell of it.  Each kind of event leaves its time in an attribute of its name."""
 
+    uuid: str | None
+    cluster_state: Any
+    children: WeakSet[Task]
     worker: Worker | None = None
     name = received = sent = started = succeeded = failed = retried = revoked = rejected = None
     args = kwargs = eta = expires = retries = result = exception = timestamp = runtime = None
@@ -100,7 +103,7 @@ class Task:
         self.uuid = uuid
         self.cluster_state = cluster_state
         known = (cluster_state.tasks.get(task_id) for task_id in children or ()) if cluster_state else ()
-        self.children: WeakSet[Task] = WeakSet(task for task in known if task is not None)
+        self.children = WeakSet(task for task in known if task is not None)
         self.__dict__.update(kwargs)
 
     def event(

@@ -23,6 +23,9 @@ class schedstate(NamedTuple):
 class BaseSchedule:
     """What every schedule has: the time, and the zone that its clock is in."""
 
+    #: what gives the time instead of the app
+    nowfun: Callable[[], datetime] | None
+
     def __init__(self, nowfun: Callable[[], datetime] | None = None, app: Any = None) -> None:
         self.nowfun = nowfun
         self._app = app

@@ -30,6 +30,19 @@ class crontab(BaseSchedule):
     is named in the hour that comes twice runs once, in the first; only a crontab for every hour runs in both.
     """
 
+    #: the numbers that each field names
+    minute: set[int]
+    hour: set[int]
+    day_of_week: set[int]
+    day_of_month: set[int]
+    month_of_year: set[int]
+    #: the fields as they were given
+    _orig_minute: Any
+    _orig_hour: Any
+    _orig_day_of_week: Any
+    _orig_day_of_month: Any
+    _orig_month_of_year: Any
+
     def __init__(
         self,
         minute: Any = "*",

@@ -50,10 +50,16 @@ class crontab_parser:
 
     ParseException = ParseException
 
+    #: how many numbers there are, and the first of them
+    max_: int
+    min_: int
+    #: forms of a part, and what makes its groups numbers
+    pats: tuple[tuple[re.Pattern[str], Callable[..., list[int]]], ...]
+
     def __init__(self, max_: int = 60, min_: int = 0) -> None:
         self.max_ = max_
         self.min_ = min_
-        self.pats: tuple[tuple[re.Pattern[str], Callable[..., list[int]]], ...] = (
+        self.pats = (
             (re.compile(r"(\w+)-(\w+)/(\w+)"), self._range_with_steps),
             (re.compile(r"(\w+)-(\w+)"), self._range),
             (re.compile(r"\*/(\w+)"), self._all_with_steps),

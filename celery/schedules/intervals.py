@@ -18,6 +18,8 @@ class schedule(BaseSchedule):
     With ``relative`` the moment is rounded down to the day, hour or minute, whichever the interval is made of.
     """
 
+    #: a timedelta
+    run_every: Any
     relative: bool = False
 
     def __init__(

@@ -40,6 +40,16 @@ class solar(BaseSchedule):
 
     max_search_days: int = 366
 
+    #: the library, and what it computes with
+    ephem: Any
+    cal: Any
+    event: str
+    lat: float
+    lon: float
+    method: str
+    #: whether the centre of the sun counts, and not its upper edge
+    use_center: bool
+
     def __init__(self, event: str, lat: float, lon: float, **kwargs: Any) -> None:
         try:
             import ephem
@@ -52,7 +62,7 @@ class solar(BaseSchedule):
         if not -180 <= lon <= 180:
             raise ValueError(f"Argument longitude {lon} is invalid, must be between -180 and 180.")
         super().__init__(**kwargs)
-        self.ephem: Any = ephem
+        self.ephem = ephem
         self.event = event
         self.lat = lat
         self.lon = lon
