@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.transports.dead_letters import dead_letter
+from celery.utils.failpoints import is_active
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
@@ -31,6 +32,9 @@ logger = get_logger(__name__)
 
 #: Between two heartbeats of AMQP, where Celery's default is left as it is; what is dead is known after twice that.
 HEARTBEAT_SECONDS, UPSTREAM_HEARTBEAT_SECONDS = 5.0, 120
+
+#: Whether a test of the tests has switched this protection off.
+_WAITS_FOREVER = is_active("unprotect.deadline")
 
 STOPPING = {bootsteps.CLOSE, bootsteps.TERMINATE}
 
@@ -132,9 +136,9 @@ class Consumer:
         self.admission = None if app.signing is None else _admission(self)
         self._receiver = Receiver(self)
         self._recovery = Recovery(self)
-        self._suspects = Suspects(self)
+        self.suspects = Suspects(self)
         #: Called in place of ``on_task_request`` with what was delivered before.
-        self.run_again = self._suspects.add
+        self.run_again = self.suspects.add
         self._watchdog = Watchdog(self)
         self.bookkeeper = Bookkeeper(app)
         self.steps: list[Any] = []
@@ -163,7 +167,7 @@ class Consumer:
 
     def shutdown(self) -> None:
         self.blueprint.shutdown(self)
-        self._suspects.close()
+        self.suspects.close()
         self.bookkeeper.stop()
 
     def on_ready(self) -> None:
@@ -205,7 +209,7 @@ class Consumer:
             for request, _ in bucket.contents if bucket is not None else ():
                 state.task_ready(request)
         self._limits.clear()
-        self._suspects.clear()
+        self.suspects.clear()
         self.timer_entries_registered = False
 
     def loop_args(self) -> tuple[Any, ...]:
@@ -246,7 +250,7 @@ class Consumer:
         """Return the seconds between heartbeats: by default fewer than upstream's two minutes, so that a dead
         connection is known soon; not where a task may keep this thread from sending any.
         """
-        seconds: float = self.amqheartbeat
+        seconds: float = 0 if _WAITS_FOREVER else self.amqheartbeat
         traits = getattr(self.pool, "traits", None)
         is_free = traits is not None and traits.isolates_tasks
         return HEARTBEAT_SECONDS if is_free and seconds == UPSTREAM_HEARTBEAT_SECONDS else seconds
@@ -412,7 +416,7 @@ class Consumer:
 
     def requeue_lost(self, request: Any, cause: str) -> str | None:
         """Put back a message whose process was lost, where its transport cannot count that; see `Suspects`."""
-        return self._suspects.requeue_lost(request, cause)
+        return self.suspects.requeue_lost(request, cause)
 
     # -- times and limits ----------------------------------------------------------------------------------------
 

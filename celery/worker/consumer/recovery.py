@@ -160,6 +160,7 @@ class Recovery:
         if isinstance(exc, consumer.connection_errors) and consumer.connection is not None:
             # First: the steps say goodbye when they stop, and would wait for an answer that never comes.
             ignore_errors(consumer.connection, consumer.connection.collect)
+        consumer.suspects.close()  # what cut that connection may have cut this one, without a word
         consumer.blueprint.restart(consumer)
         self._drop_connection()
         if consumer.hub:
