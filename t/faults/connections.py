@@ -104,15 +104,17 @@ def the_server_stands_still(stage: Stage) -> dict[str, Any]:
     return {**figures, "recovery s": rounded(times), "slowest publication s": slowest}
 
 
-@scenario("F06-rabbitmq", tasks=15_000, broker="rabbitmq", long_only=True)
+@scenario("F06-rabbitmq", unprotected="unprotect.adoption=off", tasks=15_000, broker="rabbitmq", long_only=True)
 def rabbitmq_stands_still(stage: Stage) -> dict[str, Any]:
     """The same with RabbitMQ, for longer than its heartbeats allow."""
     server = stage.rabbit()
     env = stage.env(server.url)
     worker = stage.worker(env, *QUICK_START)
+    stops = (5.0, 30.0, 90.0) if stage.scale >= 0.5 else (4.0, 15.0)
+    stage.publish(env, "effect", 1, sum(stops) + 15, name="long").wait(30)  # it outlives the connections it came by
     stage.publish(env, "effect", stage.count, 0.02).wait(180)
     times = []
-    for seconds in (5.0, 30.0, 90.0):
+    for seconds in stops:
         at_work(stage)
         stage.oracle.note_fault("stop server")
         os.killpg(server.process.pid, signal.SIGSTOP)
@@ -158,7 +160,7 @@ def the_network_lies(stage: Stage) -> dict[str, Any]:
     return {**figures, **{f"{mode} recovery s": round(each, 2) for mode, each in times.items()}}
 
 
-@scenario("F07-rabbitmq", tasks=20_000, broker="rabbitmq", long_only=True)
+@scenario("F07-rabbitmq", unprotected="unprotect.deadline=off", tasks=20_000, broker="rabbitmq", long_only=True)
 def the_network_lies_to_rabbitmq(stage: Stage) -> dict[str, Any]:
     """The same in front of RabbitMQ: heartbeats find what is dead, by default."""
     vhost = vhost_of(stage)
@@ -377,7 +379,7 @@ def rabbitmq_is_restarted(stage: Stage) -> dict[str, Any]:
     return {**figures, "recovery s": rounded(times)}
 
 
-@scenario("F13", tasks=2_000, broker="rabbitmq", long_only=True)
+@scenario("F13", unprotected="unprotect.durable=off", tasks=2_000, broker="rabbitmq", long_only=True)
 def rabbitmq_is_killed(stage: Stage) -> dict[str, Any]:
     """The broker is killed, with classic and with quorum queues: what was confirmed is done."""
     server = stage.rabbit()

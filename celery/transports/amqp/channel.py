@@ -22,7 +22,9 @@ __all__ = ("Channel",)
 ACK = (60, 80)
 _ack_arguments = Struct(">QB").pack
 
+#: Whether a test of the tests has switched a protection off.
 _SENDS_ANY_SIZE = is_active("unprotect.size")
+_KEEPS_NOTHING = is_active("unprotect.durable")
 
 
 class Channel(pyamqp.Channel):
@@ -60,7 +62,10 @@ class Channel(pyamqp.Channel):
         """
         if len(body) > self.max_message_bytes and not _SENDS_ANY_SIZE:
             raise MessageTooLarge(len(body), self.max_message_bytes)
-        return super().prepare_message(body, *args, **kwargs)
+        message = super().prepare_message(body, *args, **kwargs)
+        if _KEEPS_NOTHING:
+            message.properties["delivery_mode"] = 1
+        return message
 
     def basic_consume(self, queue: str = "", *args: Any, **kwargs: Any) -> Any:
         consumer_tag = super().basic_consume(queue, *args, **kwargs)
