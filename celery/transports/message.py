@@ -32,6 +32,8 @@ _decode_json = json.JSONDecoder().decode
 #: A message whose holder was lost before its task started may be innocent: it has that many times the tries.
 INNOCENT_FACTOR = 10
 
+_TEXT_OR_NONE = (str, type(None))
+
 #: Protections that a test of the tests has switched off.
 _LOSES_COUNT = is_active("unprotect.count")
 _IS_CREDULOUS = is_active("unprotect.parse")
@@ -64,6 +66,9 @@ def parse(payload: bytes) -> dict[str, Any]:
             envelope["headers"] = {}
         if type(properties.get("delivery_info")) is not dict:
             raise Malformed("`properties.delivery_info` is no object")
+        for name in ("content-type", "content-encoding"):
+            if type(envelope.get(name, "")) not in _TEXT_OR_NONE:
+                raise Malformed(f"`{name}` is no text")
     except (KeyError, TypeError) as error:
         raise Malformed(f"no message envelope: {error!r}") from error
     return envelope  # type: ignore[no-any-return]

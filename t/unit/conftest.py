@@ -3,6 +3,11 @@
 import logging
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a busy machine everything may be slow; that is no property of what is tested.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)

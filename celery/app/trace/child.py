@@ -13,7 +13,7 @@ from binascii import a2b_base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.exceptions import DecodeError
 from kombu.serialization import loads as loads_body
 from kombu.serialization import prepare_accept_content
 
@@ -169,7 +169,7 @@ class Runner:
                 compression = headers.get("compression")
                 decode = self._decode_large if tail else self._decode
                 args, kwargs, embed = decode(body, body_encoding, content_type, content_encoding, compression)
-        except (DecodeError, ContentDisallowed, InvalidTaskError) as exc:
+        except Exception as exc:  # serializers have errors of their own
             return pack((MALFORMED, f"{type(exc).__name__}: {exc}", 0.0))
         request = {
             **headers,

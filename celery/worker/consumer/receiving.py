@@ -30,6 +30,17 @@ _NO_STAMPS: tuple[Any, ...] = ({}, None)
 _FLAGS = (None, False, True)
 
 
+#: Headers that say which task it is and what it is part of; others may be what is wrong with a message.
+_IDENTITY = {
+    "id": str,
+    "task": str,
+    "group": str,
+    "group_index": int,
+    "root_id": str,
+    "parent_id": str,
+    "ignore_result": bool,
+}
+
 _OPTIONAL_TEXT = (str, type(None))
 _OPTIONAL_NUMBER = (int, type(None))
 
@@ -208,7 +219,8 @@ class Receiver:
         """A message that cannot be read was a member of a group: if that is a chord, it ends all the same."""
         headers = message.headers if isinstance(message.headers, Mapping) else {}
         if all(isinstance(headers.get(name), str) for name in ("id", "group")):
-            self._store_failure(headers["id"], exc, Context(headers))
+            readable = {name: headers[name] for name, kind in _IDENTITY.items() if type(headers.get(name)) is kind}
+            self._store_failure(headers["id"], exc, Context(readable))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         consumer = self.consumer

@@ -27,7 +27,7 @@ def app():
     return app
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(canvas=canvases, given_value=st.integers(0, 999))
 def test_a_canvas_gives_what_its_functions_give(app, canvas, given_value):
     result = canvas.build(app).apply((given_value,))
@@ -35,7 +35,7 @@ def test_a_canvas_gives_what_its_functions_give(app, canvas, given_value):
     assert result.get(disable_sync_subtasks=False) == canvas.value(given_value)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(canvas=canvases, given_value=st.integers(0, 999))
 def test_a_canvas_that_travelled_as_json_gives_the_same(app, canvas, given_value):
     built = app.signature(json.loads(json.dumps(canvas.build(app))))
@@ -43,7 +43,7 @@ def test_a_canvas_that_travelled_as_json_gives_the_same(app, canvas, given_value
     assert built.apply((given_value,)).get(disable_sync_subtasks=False) == canvas.value(given_value)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(canvas=canvases, given_value=st.integers(0, 999))
 def test_a_canvas_that_was_frozen_gives_the_same(app, canvas, given_value):
     built = canvas.build(app)

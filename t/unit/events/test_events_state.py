@@ -96,7 +96,7 @@ def test_orders_of_events_end_as_recorded_from_celery(state, recorded):
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(LIFE)), st.integers(0, 3), st.integers(1, 50)), max_size=30))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_no_sequence_of_events_breaks_the_books(sequence):
     state = State(max_tasks_in_memory=3)
     for kind, number, clock in sequence:

@@ -180,13 +180,13 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from([*v2().headers, "x"]), anything), anything)
 def test_parsing_never_raises(headers, body):
     assert isinstance(parse(headers, body), (ParsedTask, Unreadable))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(sorted(v2().headers)), anything, anything)
 def test_parsing_never_raises_on_a_good_message_with_one_wrong_field(name, value, body):
     assert isinstance(parse({**v2().headers, name: value}, body), (ParsedTask, Unreadable))

@@ -115,6 +115,8 @@ def test_settling_happens_once():
         json.dumps(envelope(properties=None)).encode(),
         json.dumps(envelope(headers=[])).encode(),
         json.dumps(envelope(properties={"delivery_info": "x"})).encode(),
+        json.dumps({**envelope(), "content-type": 5}).encode(),
+        json.dumps({**envelope(), "content-encoding": 0.5}).encode(),
         b"[" * 100_000,
         b'{"x": {"__type__": "nosuch", "__value__": 1}}',
     ],

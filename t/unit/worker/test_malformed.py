@@ -22,6 +22,8 @@ BAD = {
     "eta is no date": (BODY, {"headers": {**GOOD, "eta": "tomorrow"}}),
     "expires is a mapping": (BODY, {"headers": {**GOOD, "expires": {}}}),
     "limits are text": (BODY, {"headers": {**GOOD, "timelimit": "soon"}}),
+    "limits of a member are a number": (BODY, {"headers": {**GOOD, "timelimit": 5.5, "group": "g-1"}}),
+    "limits of a member are one": (BODY, {"headers": {**GOOD, "timelimit": [1], "group": "g-1", "group_index": {}}}),
     "retries are text": (BODY, {"headers": {**GOOD, "retries": "many"}}),
     "stamps are a list": (BODY, {"headers": {**GOOD, "stamps": [1], "stamped_headers": ["a"]}}),
     "pickle": (b"\x80\x04N.", {"headers": GOOD, "content_type": "application/x-python-serialize"}),
@@ -69,7 +71,7 @@ def dead_letters(app):
 
 
 @pytest.mark.parametrize("name", list(BAD))
-def test_it_is_set_aside_with_a_reason(app, running, wait_until, ran, name):
+def test_it_is_set_aside_with_a_reason(app, running, wait_until, ran, name, caplog):
     body, properties = BAD[name]
     found = []
     with running(pool="solo"):
@@ -86,6 +88,7 @@ def test_it_is_set_aside_with_a_reason(app, running, wait_until, ran, name):
         body if isinstance(body, bytes) else body.encode()
     )
     assert ran == [1]
+    assert "could not be sorted out" not in caplog.text
 
 
 def test_an_unknown_task_is_stored_as_failed(app, running, wait_until):

@@ -132,6 +132,11 @@ def test_a_large_body_that_is_no_base64_is_an_answer(app):
     assert answer(app, packed).state == child.MALFORMED
 
 
+def test_what_a_serializer_stumbles_over_is_an_answer(app):
+    packed = child.pack_frame("add", ID, {}, {}, {}, b"[]", "", "application/json", 0.5, False, False, False)
+    assert answer(app, packed).state == child.MALFORMED
+
+
 def test_a_compressed_body_is_unpacked_here_and_no_further_than_the_limit(app):
     packed = {"body_encoding": "base64", "headers": {"compression": "application/x-gzip"}}
     data = frame("add", b64encode(zlib.compress(body(1, 2))).decode(), **packed)
