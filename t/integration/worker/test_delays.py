@@ -19,7 +19,7 @@ def memory_of(pid):
 
 
 def scheduled(scene):
-    answers = scene.app.control.inspect(timeout=2).scheduled() or {}
+    answers = scene.app.control.inspect(timeout=20, limit=1).scheduled() or {}
     return [entry for entries in answers.values() for entry in entries]
 
 
@@ -128,7 +128,7 @@ def test_parked_tasks_are_shown_found_and_revoked(redis_scene, wait_until):
     worker = scene.start()
     result = scene.send("effect", "x", countdown=HOUR, priority=3)
     wait_until(lambda: delayed(scene) == 1, tell=worker.log)
-    inspect = scene.app.control.inspect(timeout=2)
+    inspect = scene.app.control.inspect(timeout=20, limit=1)
     ((entry,),) = inspect.scheduled().values()
 
     assert entry["request"]["id"] == result.id
