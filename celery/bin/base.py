@@ -211,12 +211,18 @@ class CeleryDaemonCommand(CeleryCommand):
         super().__init__(*args, **kwargs)
         self.params.extend(
             (
-                DaemonOption(["--logfile", "-f"], help="File for the log; stderr if not given."),
-                DaemonOption(["--pidfile"], help="File that holds the process id while it runs; none if not given."),
+                DaemonOption(["--logfile", "-f"], type=click.Path(), help="File for the log; stderr if not given."),
+                DaemonOption(
+                    ["--pidfile"],
+                    type=click.Path(),
+                    help="File that holds the process id while it runs; none if not given.",
+                ),
                 DaemonOption(["--uid"], help="User to go on as, by name or number."),
                 DaemonOption(["--gid"], help="Group to go on as, by name or number."),
                 DaemonOption(["--umask"], help="What new files and directories do not allow, in octal."),
-                DaemonOption(["--executable"], help="Python to run in the background, in place of this one."),
+                DaemonOption(
+                    ["--executable"], type=click.Path(), help="Python to run in the background, in place of this one."
+                ),
             )
         )
 

@@ -39,6 +39,7 @@ __all__ = ("beat",)
     "-s",
     "--schedule",
     cls=CeleryOption,
+    type=click.Path(),
     callback=or_setting("beat_schedule_filename"),
     help_group="Beat Options",
     help="File in which beat keeps what it has sent.",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json as json_format
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from celery.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
 from celery.exceptions import CeleryCommandException
@@ -52,6 +54,13 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _commands(kind: str) -> dict[str, Any]:
     """Return the commands of ``kind`` (``inspect`` or ``control``) by name, those of the project's among them."""
     return {name: info for name, info in Panel.meta.items() if info.type == kind and info.visible}
+
+
+def _completed(kind: str, ctx: click.Context, param: Any, begun: str) -> list[CompletionItem]:
+    """Return the commands that begin like that, for the shell."""
+    return [
+        CompletionItem(name, help=info.help) for name, info in sorted(_commands(kind).items()) if name.startswith(begun)
+    ]
 
 
 def _list(ctx: click.Context, kind: str) -> None:
@@ -148,7 +157,7 @@ def status(ctx: click.Context, timeout: float, destination: list[str] | None, js
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
-@click.argument("command")
+@click.argument("command", shell_complete=partial(_completed, "inspect"))
 @_list_option("inspect")
 @_options
 @click.pass_context
@@ -173,7 +182,7 @@ def inspect(
 
 
 @click.command(cls=CeleryCommand, context_settings={"allow_extra_args": True})
-@click.argument("command")
+@click.argument("command", shell_complete=partial(_completed, "control"))
 @_list_option("control")
 @_options
 @click.pass_context

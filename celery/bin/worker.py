@@ -381,6 +381,7 @@ def _queue_names(ctx: click.Context, param: Any, value: Any) -> Any:
     "-s",
     "--schedule-filename",
     "--schedule",
+    type=click.Path(),
     callback=or_setting("beat_schedule_filename"),
     cls=CeleryOption,
     help_group="Embedded Beat Options",

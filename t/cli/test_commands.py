@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
+
+#: Completions for shells.
+EXTRA = Path(__file__).resolve().parents[2] / "extra" / "completion"
 
 SECRET = "c4n4ry"
 
@@ -166,6 +177,73 @@ def test_shells_complete_commands_options_and_choices(project):
     assert "plain,--concurrency" in complete("celery -A proj worker --conc", 4)
     assert {"plain,threads"} == set(complete("celery -A proj worker -P thr", 5))
     assert "_celery_completion" in project.celery(env={"_CELERY_COMPLETE": "bash_source"}).stdout
+
+
+#: What is typed, and what a shell makes of it.
+COMPLETED = {
+    "celery wor": "worker",
+    "celery -A proj worker -f pro": "proj.py",
+    "celery -A proj inspect active_q": "active_queues",
+}
+
+
+@pytest.fixture
+def shell_environ(project):
+    """What a shell needs to find the program, and nothing of its user's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{project.environ['PATH']}"
+    return {**project.environ, "PATH": path, "HOME": str(project.path), "TERM": "dumb"}
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes_by_the_file_in_extra(project, shell_environ):
+    completions = project.path / "fish" / "completions"
+    completions.mkdir(parents=True)
+    shutil.copy(EXTRA / "celery.fish", completions)  # where it is found when it is needed
+    script = "; echo ==; ".join(f"complete -C '{typed}'" for typed in COMPLETED)
+    done = subprocess.run(
+        ["fish", "-c", script],
+        cwd=project.path,
+        env={**shell_environ, "XDG_CONFIG_HOME": str(project.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    offered = [[line.split("\t")[0] for line in part.split("\n")] for part in done.stdout.split("==\n")]
+    missing = [want for want, words in zip(COMPLETED.values(), offered, strict=True) if want not in words]
+    assert not missing, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_completes_by_the_file_in_extra(project, shell_environ):
+    functions = project.path / "zsh"
+    functions.mkdir()
+    shutil.copy(EXTRA / "celery.zsh", functions / "_celery")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        ["zsh", "-f", "-i"], cwd=project.path, env=shell_environ, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as shell:
+        os.close(theirs)
+
+        def typed(keys, until):
+            """Press keys; return what is on the screen once ``until`` is there."""
+            os.write(ours, keys.encode())
+            shown, deadline = b"", time.monotonic() + 60
+            while until not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\x08", "", shown.decode(errors="replace")):
+                if time.monotonic() > deadline or not select.select([ours], [], [], 60)[0]:
+                    raise AssertionError(f"no {until} after {keys!r}: {shown.decode(errors='replace')!r}")
+                shown += os.read(ours, 65536)
+
+        try:
+            typed(
+                f"PS1='> '; fpath=({functions} $fpath); autoload -U compinit; compinit -u -D; echo R''EADY\n", "READY"
+            )
+            for words, completed in COMPLETED.items():
+                typed(f"{words}\t", f"{words.rpartition(' ')[0]} {completed}")
+                typed("\x15echo D''ONE\n", "DONE")
+        finally:
+            shell.kill()
+            os.close(ours)
 
 
 def test_options_come_from_the_environment(project):
