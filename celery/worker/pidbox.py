@@ -15,11 +15,15 @@ from kombu.utils.encoding import safe_str
 from celery.utils.failpoints import is_active
 from celery.utils.functional import pass1
 from celery.utils.log import get_logger
-from celery.worker import control
+from celery.worker import control, state
+from celery.worker.intake import Intake
 
 __all__ = ("Pidbox", "gPidbox")
 
 logger = get_logger(__name__)
+
+#: So many commands are taken ahead; where the broker can hold them, the others wait there.
+MOST_IN_HAND = 100
 
 #: AMQP: the queue is exclusive to another connection.
 RESOURCE_LOCKED = 405
@@ -122,11 +126,31 @@ class Pidbox:
             from celery.worker.consumer.admission import CommandAdmission  # needs cryptography, as does whoever signs
 
             self._admission = CommandAdmission(c.app)
+        self._intake: Intake[Any] = Intake(self._open, self._is_busy, c.hub)
+        #: Whether commands are acknowledged, so that the broker holds those beyond `MOST_IN_HAND`.
+        self._acknowledges = False
+        self._tasks_begun = 0
+
+    def _is_busy(self) -> bool:
+        """Whether tasks are here, or were since the last time."""
+        before, self._tasks_begun = self._tasks_begun, state.all_total_count[0]
+        return bool(state.reserved_requests) or before != self._tasks_begun
+
+    def _open(self, message: Any) -> None:
+        """Run the command in ``message``, if it may be run and can be read."""
+        if self._acknowledges:
+            message.ack()  # before it runs: a worker that `shutdown` has ended must not find it again
+        if self._admission is not None and not self._admission.admits(message):
+            return
+        try:
+            body = message.decode()
+        except Exception as exc:  # by whatever its serializer raises
+            self.on_decode_error(message, exc)
+            return
+        self.on_message(body, message)
 
     def on_message(self, body: Any, message: Any) -> None:
         """Run one command.  Whatever it contains, the mailbox goes on."""
-        if self._admission is not None and not self._admission.admits(message):
-            return
         flaw = flaw_of(body)
         if flaw is not None:
             logger.error("Received a remote control command that is none, dropped: %s", flaw)
@@ -150,16 +174,26 @@ class Pidbox:
         self._listen(c.connection)
 
     def _listen(self, connection: Any) -> None:
-        self.node.channel = connection.channel()
+        self.node.channel = channel = connection.channel()
+        self._acknowledges = getattr(channel, "holds_broadcasts", False)
         try:
-            self.consumer = self.node.listen(callback=self.on_message)
+            consumer = self.node.Consumer(**self._consumer_options())
+            consumer.consume()
+            self.consumer = consumer
         except (InconsistencyError, *self.c.channel_errors) as exc:
             if not isinstance(exc, InconsistencyError) and getattr(exc, "reply_code", None) != RESOURCE_LOCKED:
                 raise
             if _INSISTS_ON_NAME:
                 raise
             self._listen_beside(connection)
-        self.consumer.on_decode_error = self.on_decode_error
+
+    def _consumer_options(self) -> dict[str, Any]:
+        return {
+            "no_ack": not self._acknowledges,
+            "prefetch_count": MOST_IN_HAND if self._acknowledges else None,
+            "on_message": self._intake.add,
+            "on_decode_error": self._on_unreadable,
+        }
 
     def _listen_beside(self, connection: Any) -> None:
         """Listen on a queue of another name: a worker of ours is alive, or not yet buried by the broker.
@@ -175,10 +209,14 @@ class Pidbox:
         )
         self.node.channel = connection.channel()  # the broker has closed the first one
         queue = self.node.mailbox.get_queue(label)
-        self.consumer = self.node.channel.Consumer(
-            [queue], no_ack=True, accept=self.node.mailbox.accept, callbacks=[self.on_message]
-        )
+        self.consumer = self.node.channel.Consumer([queue], accept=self.node.mailbox.accept, **self._consumer_options())
         self.consumer.consume()
+
+    def _on_unreadable(self, message: Any, exc: Exception) -> None:
+        """Drop what is no message to its transport."""
+        if self._acknowledges:
+            message.ack()
+        self.on_decode_error(message, exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         logger.error("Control message cannot be read, dropped: %s", exc)
@@ -197,6 +235,9 @@ class Pidbox:
         self.start(self.c)
 
     def _close_channel(self, c: Any) -> None:
+        waiting = self._intake.clear()
+        if waiting:
+            logger.warning("The mailbox is closed before %d remote control command(s) in it were dealt with", waiting)
         if self.node is not None and self.node.channel is not None:
             ignore_errors(c, self.node.channel.close)
             self.node.channel = None

@@ -65,6 +65,7 @@ class Forger:
         body = self.serializer.serialize({"method": method, "arguments": arguments or {}, **fields}).encode()
         message = envelope(body, {"clock": 1, "expires": 0}, "")
         message["content-type"] = CONTENT_TYPE
+        del message["properties"]["reply_to"]  # commands have theirs in the body
         message["properties"]["delivery_info"] = {"exchange": "celery.pidbox", "routing_key": ""}
         self.sign(message, body, COMMAND, age, "celery.pidbox", "")
         return message

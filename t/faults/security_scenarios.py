@@ -1,4 +1,4 @@
-"""F34, F35: what an intruder sends who can write to the broker and to the store, but has no key."""
+"""F34, F35, F35-flood: what an intruder sends who can write to the broker and to the store, but has no key."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import time
+from datetime import datetime
 from typing import Any
 
 from actors import Worker
@@ -159,7 +160,7 @@ CHANNEL = "/0.celery.pidbox"
 
 @scenario("F35", unprotected="unprotect.signing=off", tasks=4_000, short=0.05)
 def forged_commands(stage: Stage) -> dict[str, Any]:
-    """Garbage and forged commands, in a flood, change nothing; good ones are answered, and tasks go on."""
+    """Garbage and forged commands change nothing; good ones are answered, and tasks go on."""
     redis = stage.redis()
     keys = stage.directory / "keys"
     alice, mallory = Forger(keys, "alice"), Forger(keys, "mallory", is_known=False)
@@ -167,31 +168,141 @@ def forged_commands(stage: Stage) -> dict[str, Any]:
     captured = alice.command("shutdown")
     time.sleep(1.5)  # a command from before the worker started
     worker = stage.worker(env, *QUICK)
-    bad = list(bad_commands(alice, mallory, captured))
+    taken = alice.command("ping")
+    publish(redis, taken)
+    bad = [*bad_commands(alice, mallory, captured), taken]
     for command in bad:
         publish(redis, command)
     ask_ping(stage, env)
-    told = worker.text().count("Refused a remote control command") + worker.text().count(
-        "Control message cannot be read"
-    )
-    assert told == len(bad), f"{told} lines for {len(bad)} commands; {worker.log}"
+    assert told(worker) == len(bad), f"{told(worker)} lines for {len(bad)} commands; {worker.log}"
 
-    alone = drain(stage, redis, alice)
     for number in range(stage.times(1_000, 20)):  # answers that nobody waits for
         reply_to = {"exchange": "reply.celery.pidbox", "routing_key": f"nobody-{number}"}
         publish(redis, alice.command("ping", ticket=new_id(), reply_to=reply_to))
-    flood = stage.times(100_000, 5_000)
-    payload = json.dumps(stage.dice.choice(bad)).encode()
-    with redis.client.pipeline(transaction=False) as pipe:
-        for _ in range(flood):
-            pipe.publish(CHANNEL, payload)
-        pipe.execute()
-    beside = drain(stage, redis, alice)
+    messages = [alice.task() for _ in range(stage.count)]
+    for message in messages:
+        push(redis, message)
+    await_runs(stage, messages)
     ask_ping(stage, env)
-    assert stage.scale < 0.5 or beside >= alone / 2, f"{beside:.0f} tasks/s beside the flood, {alone:.0f} alone"
     assert worker.is_running()
     assert "Traceback" not in worker.text(), f"a traceback in {worker.log}"
-    return {"commands refused": len(bad), "flood": flood, "tasks/s alone": round(alone), "beside": round(beside)}
+    return {"commands refused": len(bad), "tasks": len(messages)}
+
+
+@scenario("F35-flood", unprotected="unprotect.intake=off", tasks=4_000, short=0.025)
+def flooded_with_commands(stage: Stage) -> dict[str, Any]:
+    """A flood of commands leaves tasks their pace; each is dealt with, and good ones are answered in their order."""
+    redis = stage.redis()
+    keys = stage.directory / "keys"
+    alice, mallory = Forger(keys, "alice"), Forger(keys, "mallory", is_known=False)
+    worker = stage.worker(stage.env(redis.url, **settings(keys)), *QUICK)
+    redis.client.sadd("_kombu.binding.reply.celery.pidbox", "\x06\x16".join(("asker", "", "replies")))
+    bad = json.dumps(stage.dice.choice(list(bad_commands(alice, mallory, mallory.command("shutdown"))))).encode()
+    rounds = 4 if stage.scale >= 0.5 else 1  # in turns with the pace without, as the machine has other things to do
+    flood = stage.times(100_000, BURST) // rounds
+    count, meanwhile, behind = stage.count // rounds, 0, 0
+    paces: tuple[list[float], list[float]] = ([], [])
+    for number in range(1, rounds + 1):
+        # The same flood past the worker: what it costs the server and the machine is none of the worker's affair.
+        tasks = [alice.task() for _ in range(count)]
+        send_flood(redis, flood, bad, [], tasks, "/0.nobody")
+        paces[0].append(pace_of(stage, tasks))
+        tasks, asked = [alice.task() for _ in range(count)], [new_id() for _ in range(GOOD_COMMANDS)]
+        pings = [alice.command("ping", ticket=ticket, reply_to=REPLY_TO) for ticket in asked]
+        sent_at = send_flood(redis, flood, bad, pings, tasks)
+        paces[1].append(pace_of(stage, tasks))
+        before = refusals_until(worker, sent_at)
+        meanwhile += refusals_until(worker, last_begin(stage, tasks)) - before
+        behind += flood * number - before
+        check_answers(redis, asked, 60 + flood / 100)
+        wait_until(lambda number=number: told(worker) >= flood * number, 60, "the last of the flood")
+    assert meanwhile < behind * 0.8, f"{meanwhile} of {behind} commands were dealt with before {count} tasks had begun"
+    alone, beside = (sum(each) / rounds for each in paces)
+    assert stage.scale < 0.5 or beside >= alone / 2, f"{beside:.0f} tasks/s beside the flood, {alone:.0f} alone"
+    assert told(worker) == flood * rounds, f"{told(worker)} lines for {flood * rounds} commands; {worker.log}"
+    assert worker.is_running()
+    assert "Traceback" not in worker.text(), f"a traceback in {worker.log}"
+    return {"flood": flood * rounds, "meanwhile": meanwhile, "tasks/s alone": round(alone), "beside": round(beside)}
+
+
+#: So many come at once, which is some 10 MB (Redis cuts off who is 32 MiB behind), and then so many a second.
+BURST = 8_000
+COMMANDS_A_SECOND = 10_000
+GOOD_COMMANDS = 20
+REPLY_TO = {"exchange": "reply.celery.pidbox", "routing_key": "asker"}
+
+
+def send_flood(
+    redis: OwnRedis,
+    size: int,
+    bad: bytes,
+    good: list[dict[str, Any]],
+    tasks: list[dict[str, Any]],
+    channel: str = CHANNEL,
+) -> float:
+    """Publish ``bad`` so often, ``good`` commands evenly among them, and send ``tasks`` early in the burst.
+
+    Returns when the tasks were in the queue, in seconds since 1970.
+    """
+    began, among = time.monotonic(), {number * size // len(good): each for number, each in enumerate(good)}
+    answers: list[Any] = []
+    with redis.client.pipeline(transaction=False) as pipe:
+        for number in range(size):
+            if number == BURST // 4:
+                pipe.lpush("celery", *map(json.dumps, tasks))
+                pipe.time()
+            if number in among:
+                pipe.publish(channel, json.dumps(among[number]).encode())
+            pipe.publish(channel, bad)
+            if number >= BURST and number % 500 == 0:
+                answers += pipe.execute()
+                time.sleep(max(0.0, began + (number - BURST) / COMMANDS_A_SECOND - time.monotonic()))
+        answers += pipe.execute()
+    seconds, microseconds = next(answer for answer in answers if isinstance(answer, tuple))
+    return float(seconds + microseconds / 1e6)
+
+
+def check_answers(redis: OwnRedis, asked: list[str], seconds: float) -> None:
+    """Check that the commands with these tickets are answered, in this order."""
+    wait_until(lambda: redis.client.llen("replies") >= len(asked), seconds, "good commands to be answered")
+    answered = [json.loads(reply)["headers"]["ticket"] for reply in reversed(redis.client.lrange("replies", 0, -1))]
+    assert answered == asked, "the answers came in another order"
+    redis.client.delete("replies")
+
+
+def pace_of(stage: Stage, tasks: list[dict[str, Any]]) -> float:
+    """Wait for ``tasks``; returns how many began in a second, from the first to the last."""
+    await_runs(stage, tasks)
+    moments = begins(stage, tasks)
+    return len(moments) / ((max(moments) - min(moments)) / 1e9)
+
+
+def last_begin(stage: Stage, tasks: list[dict[str, Any]]) -> float:
+    """Return when the last of ``tasks`` began, in seconds since 1970."""
+    return time.time() - time.monotonic() + max(begins(stage, tasks)) / 1e9
+
+
+def begins(stage: Stage, tasks: list[dict[str, Any]]) -> list[int]:
+    wanted = {task["headers"]["id"] for task in tasks}
+    return [runs[0].start for task_id, runs in stage.oracle.executions().items() if task_id in wanted]
+
+
+def await_runs(stage: Stage, tasks: list[dict[str, Any]]) -> None:
+    wanted = {task["headers"]["id"] for task in tasks}
+    wait_until(lambda: begun(stage) >= wanted, 60 + len(tasks) / 20, "signed tasks to run")
+
+
+def told(worker: Worker) -> int:
+    """Return how many commands were refused."""
+    text = worker.text()
+    return text.count("Refused a remote control command") + text.count("Control message cannot be read")
+
+
+def refusals_until(worker: Worker, moment: float) -> int:
+    """Return how many commands were refused before ``moment``, in seconds since 1970."""
+    stamp = f"[{datetime.fromtimestamp(moment):%Y-%m-%d %H:%M:%S},{int(moment % 1 * 1000):03}"
+    lines = (line for line in worker.text().splitlines() if "Refused a remote" in line or "cannot be read" in line)
+    return sum(line < stamp for line in lines)
 
 
 def bad_commands(alice: Forger, mallory: Forger, captured: dict[str, Any]) -> Any:
@@ -223,14 +334,3 @@ def ask_ping(stage: Stage, env: dict[str, str]) -> None:
     patience = 4 if stage.unprotected else 60
     answer = client(env, f"print(app.control.ping(timeout={patience}, limit=1))", 90)
     assert "pong" in answer, answer
-
-
-def drain(stage: Stage, redis: OwnRedis, alice: Forger) -> float:
-    """Have signed tasks run; returns how many a second."""
-    messages = [alice.task() for _ in range(stage.count)]
-    wanted = {message["headers"]["id"] for message in messages}
-    began = time.monotonic()
-    for message in messages:
-        push(redis, message)
-    wait_until(lambda: begun(stage) >= wanted, 60 + stage.count / 20, "signed tasks to run")
-    return len(messages) / (time.monotonic() - began)

@@ -32,6 +32,9 @@ class Channel(pyamqp.Channel):
 
     Message = Message
 
+    #: A broadcast may be held and acknowledged: given back it comes again here, and to nobody else.
+    holds_broadcasts = True
+
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         #: Whether a loop will call `settle`.
         self.is_on_loop = False

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from celery.transports.redis.resp import pack
+from celery.transports.redis.wire import PUBLICATION_BYTES
 
 __all__ = ("Blocking",)
 
@@ -57,6 +58,8 @@ class Blocking:
             until = min(until, deadline)
         wakers = self._wakers = self._wakers or _wake_pair()
         wires = [wire for wire in (self.wire, self.sub) if wire is not None]
+        if any(wire.has_buffered for wire in wires):
+            until = now
         self._is_waiting = True
         if self.lease is not None and (self.lease.acks or self.lease.begins or self.lease.ends):
             until = min(until, max(self._flush_at, now))
@@ -66,7 +69,7 @@ class Blocking:
             self._is_waiting = False
         for wire in wires:
             if wire.fd in ready or wire.has_buffered:
-                wire.receive()
+                wire.receive(PUBLICATION_BYTES if wire is self.sub else None)
         if wakers[0].fileno() in ready:
             wakers[0].recv(4096)
 

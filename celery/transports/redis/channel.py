@@ -55,6 +55,9 @@ class _OurChannel(Consuming, Delaying, Revoking, Settling):
     QoS = QoS
     Message = Message
 
+    #: A broadcast may be held and acknowledged: given back it comes again here, and to nobody else.
+    holds_broadcasts = True
+
     #: Seconds; see docs/design/redis-broker.md.
     lease_ttl = 60.0
     #: A message is set aside when its worker was lost so often while it ran the task.
@@ -71,6 +74,11 @@ class _OurChannel(Consuming, Delaying, Revoking, Settling):
     def __init__(self: Any, transport: Any, *args: Any, **kwargs: Any) -> None:
         self.engine: Engine = transport.cycle
         self.backlog: deque[tuple[str, str, bytes]] = deque()
+        #: Publications that wait for their delivery; there is no record of them.
+        self.broadcasts: deque[tuple[str, str, bytes]] = deque()
+        self._broadcast_bytes = 0
+        self._broadcasts_dropped = 0
+        self._owes_lists = False
         self.keys: frozenset[bytes] = frozenset()
         self.news_keys: frozenset[bytes] = frozenset()
         #: When the next parked message of our queues is due, on the monotonic clock.
@@ -175,6 +183,7 @@ class _OurChannel(Consuming, Delaying, Revoking, Settling):
         """Put back what was not delivered, then what was delivered and neither settled nor started."""
         self._return_backlog(list(self.backlog))
         self.backlog.clear()
+        self.broadcasts.clear()
         self.restore_unacked()
         self.engine.flush()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
+from kombu.log import get_logger
 from kombu.utils.scheduling import round_robin_cycle
 
 from celery.transports.message import Malformed, Message, parse, parse_in_place
@@ -18,6 +19,8 @@ from celery.utils.failpoints import failpoint, is_active
 
 __all__ = ("Consuming",)
 
+logger = get_logger("celery.transports.redis")
+
 #: At most so many messages are taken at once.
 BATCH = 100
 #: A worker that settles more than this many messages a second takes as many ahead as it settles in AHEAD_SECONDS.
@@ -25,6 +28,8 @@ FAST_RATE = 500
 AHEAD_SECONDS = 0.010
 #: What was taken ahead and could not be delivered for so long goes back.
 STALE_SECONDS = 0.100
+#: Broadcasts that wait for their delivery; the server would keep 32 MiB, and then close the connection.
+MOST_BROADCAST_BYTES = 256 * 1024 * 1024
 #: Where many workers wait for one list, those that find it empty wait a random while, at most this long.
 LONGEST_MISS_SECONDS = 0.010
 
@@ -203,14 +208,21 @@ class Consuming:
     def deliver(self: Any, limit: int) -> int:
         """Hand over what waits here, as far as the prefetch count allows; return how many."""
         backlog, held, callbacks, qos = self.backlog, self.qos._delivered, self._callbacks, self.qos
+        broadcasts = self.broadcasts
         delivered = 0
         if self.engine.revocations.is_loading:
             return 0
-        while backlog and delivered < limit:
+        while (backlog or broadcasts) and delivered < limit:
             if not qos.can_consume():
-                self._watch_for_stale()
+                if backlog:
+                    self._watch_for_stale()
                 break
-            queue, tag, payload = backlog.popleft()
+            if broadcasts and not (backlog and self._owes_lists):
+                self._owes_lists = True
+                queue, tag, payload = self._next_broadcast()
+            else:
+                self._owes_lists = False
+                queue, tag, payload = backlog.popleft()
             try:
                 envelope = parse_in_place(payload)
             except Malformed as error:
@@ -241,7 +253,30 @@ class Consuming:
                     return
             except Malformed:
                 pass  # deliver() says so
-        self.backlog.append((queue, f"local:{next(self._local_numbers)}", payload))
+        self.keep_broadcast(queue, f"local:{next(self._local_numbers)}", payload)
+
+    def keep_broadcast(self: Any, queue: str, tag: str, payload: bytes) -> None:
+        """Keep a publication until its delivery.  Beyond `MOST_BROADCAST_BYTES` it is dropped, and the log says so."""
+        if self._broadcast_bytes + len(payload) > MOST_BROADCAST_BYTES and self.broadcasts:
+            self._broadcasts_dropped += 1
+            if self._broadcasts_dropped == 1:
+                logger.error(
+                    "Broadcasts come faster than they are dealt with: %d MiB of them wait for queue %r; what comes "
+                    "until there is room is dropped",
+                    self._broadcast_bytes >> 20,
+                    queue,
+                )
+            return
+        self._broadcast_bytes += len(payload)
+        self.broadcasts.append((queue, tag, payload))
+
+    def _next_broadcast(self: Any) -> tuple[str, str, bytes]:
+        entry: tuple[str, str, bytes] = self.broadcasts.popleft()
+        self._broadcast_bytes -= len(entry[2])
+        if not self.broadcasts and self._broadcasts_dropped:
+            logger.error("%d broadcasts for queue %r were dropped", self._broadcasts_dropped, entry[0])
+            self._broadcasts_dropped = 0
+        return entry
 
     def _watch_for_stale(self: Any) -> None:
         if self.engine.hub is not None and not self._stale_alarm:

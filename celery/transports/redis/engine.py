@@ -28,7 +28,7 @@ from celery.transports.redis.resp import ReplyError, error_for, pack
 from celery.transports.redis.revoking import Revocations
 from celery.transports.redis.scripts import RESERVE, RESERVE_ONE_BY_ONE
 from celery.transports.redis.upkeep import Upkeep
-from celery.transports.redis.wire import Wire
+from celery.transports.redis.wire import PUBLICATION_BYTES, Wire
 
 if TYPE_CHECKING:
     from celery.transports.redis.channel import Channel
@@ -39,6 +39,8 @@ logger = get_logger("celery.transports.redis")
 
 #: Acknowledgements wait at most so long for company.
 FLUSH_SECONDS = 0.002
+#: Seconds until the rest is read where no poll would tell of it.
+READ_ON_SECONDS = 0.0001
 #: Where the server cannot tell us about new messages we ask: soon at first, then less and less often.
 POLL_SECONDS = (0.010, 0.250)
 
@@ -223,10 +225,19 @@ class Engine(Requests, Begun, Upkeep, Blocking):
             self.hub.add_reader(wire.fd, self.on_readable, wire.fd)
 
     def on_readable(self, fd: int) -> None:
-        for wire in (self.wire, self.sub):
-            if wire is not None and wire.fd == fd:
-                self._guarded(wire.receive)
+        if self.wire is not None and self.wire.fd == fd:
+            self._guarded(self.wire.receive)
+        elif self.sub is not None and self.sub.fd == fd:
+            self._guarded(self._read_publications)
         self.on_tick()
+
+    def _read_publications(self) -> None:
+        sub = self.sub
+        if sub is None or sub.closed:
+            return
+        sub.receive(PUBLICATION_BYTES)
+        if sub.has_buffered:
+            self.alarm(READ_ON_SECONDS, self._read_publications)
 
     def on_tick(self) -> None:
         if self.failure is not None:
@@ -299,7 +310,7 @@ class Engine(Requests, Begun, Upkeep, Blocking):
             if number >= len(self.channels):
                 break
             channel = self.channels[(number + self._turn) % len(self.channels)]
-            if channel.backlog:
+            if channel.backlog or channel.broadcasts:
                 delivered += channel.deliver(limit - delivered)
             if channel.is_ready and not channel.is_asking:
                 channel.ask(now)

@@ -128,7 +128,7 @@ class Settling:
 
     def _move_to(self: Any, message: Message, side: str) -> None:
         if message.delivery_tag[0] != "~":  # a publication: nobody else has it, so it is ours to deliver again
-            self.backlog.append((message.queue, message.delivery_tag, dumps(message._raw).encode()))
+            self.keep_broadcast(message.queue, message.delivery_tag, dumps(message._raw).encode())
             return
         self._settle(message.delivery_tag, side, self.key_for(message.queue, message._raw), dumps(message._raw))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -19,11 +20,14 @@ from celery.transports.redis.scripts import Script
 from celery.utils.failpoints import is_active
 from celery.utils.sockets import watch_over
 
-__all__ = ("Wire", "open_connection")
+__all__ = ("PUBLICATION_BYTES", "Wire", "open_connection")
 
 Callback = Callable[[Any], None]
 
 READ_BYTES = 262_144
+#: Of publications at most so much is read in one turn, some 10 ms, so that a flood of them leaves tasks their turns.
+#: Much less would be slower than Redis publishes, which cuts off who has not taken 32 MiB.
+PUBLICATION_BYTES = 16 * READ_BYTES if not is_active("unprotect.intake") else None
 POLLIN, POLLOUT = 1, 4
 #: Whether a test of the tests has switched this protection off.
 _NEVER_RELOADS = is_active("unprotect.reload")
@@ -152,10 +156,10 @@ class Wire:
 
     # -- receiving
 
-    def receive(self) -> None:
-        """Read what is there and hand every whole reply to its callback."""
-        reader = self._reader
-        while not self.closed:
+    def receive(self, most_bytes: int | None = None) -> None:
+        """Read what is there, about ``most_bytes`` at most, and hand every whole reply to its callback."""
+        reader, left = self._reader, most_bytes or sys.maxsize
+        while not self.closed and left > 0:
             try:
                 data = self._sock.recv(READ_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -164,6 +168,7 @@ class Wire:
                 raise self.fail(RedisConnectionError(f"Lost the connection to Redis: {error}")) from error
             if not data:
                 raise self.fail(RedisConnectionError("Redis closed the connection"))
+            left -= len(data)
             reader.feed(data)
             self._dispatch()
             if len(data) == READ_BYTES:

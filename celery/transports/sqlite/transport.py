@@ -79,6 +79,9 @@ class Channel(virtual.Channel):
 
     from_transport_options = (*virtual.Channel.from_transport_options, "max_redeliveries")
 
+    #: A broadcast may be held and acknowledged: given back it comes again here, and to nobody else.
+    holds_broadcasts = True
+
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
         self.store: Store = connection.store
