@@ -20,7 +20,7 @@ from kombu.serialization import prepare_accept_content
 from celery.app import trace as tracing
 from celery.app.trace.errors import pickled
 from celery.concurrency.base import bare_exception, exception_info
-from celery.exceptions import InvalidTaskError, NotRegistered, Reject
+from celery.exceptions import BackendStoreError, InvalidTaskError, NotRegistered, Reject
 from celery.protocol.task import ParsedTask, Unreadable, parse_body
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 from celery.utils.failpoints import failpoint, is_active
@@ -225,10 +225,12 @@ class Runner:
             return error if self._is_passing_trouble(error) else None
         try:
             self._confirm()
+        except BackendStoreError as refusal:
+            logger.error("Results could not be stored: %s", refusal)  # to run it again would not change that
         except Exception as error:
-            if self._is_passing_trouble(error):
-                return error
-            logger.error("Results could not be stored: %s", error)  # to run it again would not change that
+            if not self._is_passing_trouble(error):
+                raise  # nobody knows what is stored
+            return error
         return None
 
     def _decode(
