@@ -30,6 +30,9 @@ class Mingle(bootsteps.StartStopStep):
     compatible_transports = {"amqp", "redis", "gcpubsub"}
 
     def __init__(self, c: Any, without_mingle: bool = False, **kwargs: Any) -> None:
+        self._lock = threading.Lock()
+        self._is_asking = False
+        self._is_to_ask_again = False
         self.enabled = not without_mingle and self.compatible_transport(c.app)
         super().__init__(c, without_mingle=without_mingle, **kwargs)
 
@@ -41,7 +44,25 @@ class Mingle(bootsteps.StartStopStep):
         if c.restart_count <= 0:
             self.sync(c)
         else:
-            threading.Thread(target=self._sync_beside, args=(c,), name="mingle", daemon=True).start()
+            self._start_beside(c)
+
+    def _start_beside(self, c: Any) -> None:
+        """Ask in a thread; one at a time, as each takes a connection of the pool, however often ours is lost."""
+        with self._lock:
+            self._is_to_ask_again = self._is_asking
+            if self._is_asking:
+                return
+            self._is_asking = True
+        threading.Thread(target=self._ask_beside, args=(c,), name="mingle", daemon=True).start()
+
+    def _ask_beside(self, c: Any) -> None:
+        while True:
+            self._sync_beside(c)
+            with self._lock:
+                if not self._is_to_ask_again:
+                    self._is_asking = False
+                    return
+                self._is_to_ask_again = False
 
     def sync(self, c: Any) -> None:
         logger.info("mingle: searching for neighbors")
