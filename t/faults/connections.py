@@ -413,7 +413,7 @@ def rabbitmq_is_killed(stage: Stage) -> dict[str, Any]:
 
 @scenario("F15", unprotected="unprotect.publishing=off", tasks=1_000, short=0.1, broker="rabbitmq", long_only=True)
 def rabbitmq_is_short_of_memory(stage: Stage) -> dict[str, Any]:
-    """A memory alarm: publishing fails at its deadline, or is done afterwards; workers go on consuming."""
+    """A memory alarm: who asks for confirmations is refused at the deadline, others' tasks are done; workers go on."""
     vhost = vhost_of(stage)
     lane = Lane(stage, vhost, "alarm")
     (worker,) = lane.workers
@@ -426,14 +426,19 @@ def rabbitmq_is_short_of_memory(stage: Stage) -> dict[str, Any]:
     lane.oracle.note_fault("memory alarm")
     vhost.node.ctl("set_vm_memory_high_watermark", "0")
     stage.house.callback(vhost.node.ctl, "set_vm_memory_high_watermark", "0.4")
-    environment = {**lane.env, "FAULT_TIMEOUT": "1.0" if stage.scale < 0.5 else ""}
-    blocked = stage.publish(environment, "effect", 3, 0.001, name="blocked")
+    seconds = 1.0 if stage.scale < 0.5 else 10.0
+    trusting = {**lane.env, "FAULT_TIMEOUT": str(seconds)}
+    asking = {**trusting, "FAULT_CONF": json.dumps({**json.loads(lane.env["FAULT_CONF"]), **CONFIRMED})}
+    stage.publish(trusting, "effect", 3, 0.001, name="trusting")
+    blocked = stage.publish(asking, "effect", 3, 0.001, name="asking")
     most = stage.count - SLOTS * 5
     wait_until(lambda: len(lane.oracle.done()) >= most, 10 + most / 20, "the worker to go on during the alarm")
-    blocked.wait(6 if stage.scale < 0.5 else 60)
+    blocked.wait(15 if stage.scale < 0.5 else 60)
     vhost.node.ctl("set_vm_memory_high_watermark", "0.4")
     lane.wait_done(60 + stage.count * 0.1)
     vhost.fresh()
     figures = lane.check(extra=0)
     refused = blocked.text().count(" after ")
+    assert refused == 3, f"{refused} of 3 calls were refused in the alarm; {blocked.text()[-1000:]}"
+    assert slowest_call(blocked) <= seconds + 3, f"a call took {slowest_call(blocked)} s"
     return {**figures, "refused in the alarm": refused, "slowest publication s": slowest_call(blocked)}
