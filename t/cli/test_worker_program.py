@@ -245,42 +245,36 @@ def test_the_banner_tells_what_runs_without_colours_in_a_file(project):
 
 
 def test_settings_after_two_dashes_are_settings(project):
-    program = start(project, "-c", "3", "-P", "threads", "--", "worker.prefetch_multiplier=7", "task.serializer=json")
-    replies = project.celery("-A", "proj", "inspect", "conf", "--json").stdout
+    options = ("-P", "threads", "-n", "w1@here", "--", "worker.prefetch_multiplier=7", "task.serializer=json")
+    program = start(project, *options)
+    replies = project.celery("-A", "proj", "inspect", "conf", "--json", "-t", "30", "-d", "w1@here").stdout
     program.send("SIGTERM")
     program.end()
 
-    (conf,) = json.loads(replies or '{"": {"worker_prefetch_multiplier": 7}}').values()
+    (conf,) = json.loads(replies).values()
     assert conf["worker_prefetch_multiplier"] == 7
 
 
 def test_revoked_tasks_are_remembered_in_the_state_file(project):
-    def run(*options):
-        """Send a task that was revoked and one that was not to a new worker; return the state of the first, and the log."""
-        program = start(project, "-P", "solo", "-n", "w1@here", *options)
-        code = f"""
-from proj import add
-for task_id in ("revoked", "other"):
-    add.AsyncResult(task_id).forget()
-    add.apply_async((1,), task_id=task_id)
-assert add.AsyncResult("other").get(timeout={PATIENCE}) == 2
-print(add.AsyncResult("revoked").state)
-"""
-        state = project.python(code)
-        program.send("SIGTERM")
-        assert program.end() == 0
-        return state.stdout.strip() or state.stderr, program.output
-
-    program = start(project, "-P", "solo", "-S", "%n.state", "-n", "w1@here")
-    revoking = project.celery("-A", "proj", "control", "revoke", "revoked", "-t", "10")
+    options = ("-P", "solo", "-S", "%n.state", "-n", "w1@here")
+    program = start(project, *options)
+    revoking = project.celery("-A", "proj", "control", "revoke", "revoked", "-t", "30", "-d", "w1@here")
     program.send("SIGTERM")
     assert (revoking.status, program.end()) == (0, 0)
     assert [file.name for file in project.path.glob("w1.state*")]
 
-    state, output = run("-S", "%n.state")
-    assert state == "REVOKED"
-    assert "Discarding revoked task: proj.add[revoked]" in output
-    assert run()[0] == "SUCCESS"
+    code = f"""
+from proj import add
+add.apply_async((1,), task_id="revoked")
+assert add.apply_async((1,), task_id="other").get(timeout={PATIENCE}) == 2
+print(add.AsyncResult("revoked").state)
+"""
+    again = start(project, *options)
+    state = project.python(code)
+    again.send("SIGTERM")
+    assert again.end() == 0
+    assert state.stdout == "REVOKED\n", state.stderr
+    assert "Discarding revoked task: proj.add[revoked]" in again.output
 
 
 # -- logs
