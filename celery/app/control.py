@@ -416,6 +416,8 @@ class Control:
         with self.app.connection_or_acquire(connection) as conn:
             arguments = {**(arguments or {}), **extra_kwargs}
             mailbox = self.mailbox(conn)
+            if connection is not None:  # over this one, instead of one more from the pool, which would keep it
+                mailbox.__dict__["producer_pool"] = None
             if self.app.signing is not None:
                 mailbox.producer_or_acquire = _signing(mailbox.producer_or_acquire, self.app.signing)
             return mailbox._broadcast(

@@ -47,7 +47,7 @@ class Mingle(bootsteps.StartStopStep):
             self._start_beside(c)
 
     def _start_beside(self, c: Any) -> None:
-        """Ask in a thread; one at a time, as each takes a connection of the pool, however often ours is lost."""
+        """Ask in a thread; one at a time, as each takes a connection, however often ours is lost."""
         with self._lock:
             self._is_to_ask_again = self._is_asking
             if self._is_asking:
@@ -87,9 +87,10 @@ class Mingle(bootsteps.StartStopStep):
                 c.call_soon(self._learn, c, replies)
 
     def send_hello(self, c: Any) -> dict[str, Any]:
-        """Return what the other nodes answer."""
-        inspect = c.app.control.inspect(timeout=PATIENCE)
-        replies = inspect.hello(c.hostname, list(state.revoked)) or {}
+        """Return what the other nodes answer; asks over a connection that is not kept, as nobody will ask again."""
+        with c.app.connection_for_write() as connection:
+            inspect = c.app.control.inspect(timeout=PATIENCE, connection=connection)
+            replies = inspect.hello(c.hostname, list(state.revoked)) or {}
         replies.pop(c.hostname, None)  # our own mailbox may still be open, of the last connection
         return dict(replies)
 
