@@ -180,7 +180,8 @@ def results(stage: Stage, redis: OwnRedis, env: dict[str, str], count: int) -> i
     """Let a client read changed records of results; returns how many of them were an error."""
     store = redis.database(1)
     ids = [f"fuzz-{number}" for number in range(count)]
-    for task_id in ids:
+    store.set(f"celery-task-meta-{ids[0]}", json.dumps(hostile_meta(ids[0], "os", "system", [f"touch {CANARY}"])))
+    for task_id in ids[1:]:
         store.set(f"celery-task-meta-{task_id}", record(stage.dice, task_id))
     code = f"""
 import traceback
@@ -196,9 +197,9 @@ for task_id in {ids}:
     return sum(line.startswith("ERROR") for line in lines)
 
 
-def record(dice: random.Random, task_id: str) -> bytes:
-    """Return a result's record, changed or hostile."""
-    meta: dict[str, Any] = {
+def plain_meta(task_id: str) -> dict[str, Any]:
+    """Return the record of a success."""
+    return {
         "status": "SUCCESS",
         "result": {"a": [1, None]},
         "traceback": None,
@@ -206,11 +207,21 @@ def record(dice: random.Random, task_id: str) -> bytes:
         "date_done": "2026-01-01T00:00:00+00:00",
         "task_id": task_id,
     }
+
+
+def hostile_meta(task_id: str, module: Any, name: str, message: Any, status: str = "FAILURE") -> dict[str, Any]:
+    """Return the record of a failure that names something to call where an exception belongs."""
+    result = {"exc_type": name, "exc_module": module, "exc_message": message}
+    return {**plain_meta(task_id), "status": status, "traceback": "Traceback…", "result": result}
+
+
+def record(dice: random.Random, task_id: str) -> bytes:
+    """Return a result's record, changed or hostile."""
+    meta = plain_meta(task_id)
     if dice.random() < 0.5:
         module, name = dice.choice(CALLABLES)
         message = dice.choice(([f"touch {CANARY}"], f"touch {CANARY}", [f"open('{CANARY}', 'w')"], [], None, {"a": 1}))
-        meta.update(status=dice.choice(("FAILURE", "RETRY", "REVOKED")), traceback="Traceback…")
-        meta["result"] = {"exc_type": name, "exc_module": module, "exc_message": message}
+        meta = hostile_meta(task_id, module, name, message, dice.choice(("FAILURE", "RETRY", "REVOKED")))
     holder = {"record": meta}
     kind = dice.choice(("none", "value", "value", "drop", "bytes", "cut", "swap"))
     if kind in ("none", "value", "drop"):
