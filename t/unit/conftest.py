@@ -1,6 +1,7 @@
 """What every unit test starts from: an in-memory broker and an in-memory store with nothing in them."""
 
 import logging
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -9,14 +10,36 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
+from celery.utils.log import ColorFormatter
+
+#: Loggers that a program sets up, or a worker in a test.
+LOGGERS = [logging.getLogger(name) for name in ("", "celery", "celery.task", "celery.redirected")]
+
 
 @pytest.fixture(autouse=True)
-def _own_log_level():
-    """Leave the level of the root logger as it was: a worker in a test sets it, and other tests would see less."""
-    root = logging.getLogger()
-    level = root.level
+def _own_logging():
+    """Leave logging as it was: a worker in a test sets it up as a program does, and other tests would hear less."""
+    from celery.app.log import Logging
+
+    before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in LOGGERS]
+    environment = _log_environment()
     yield
-    root.setLevel(level)
+    Logging._setup = False
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)
+        logger.propagate = propagate
+        for handler in logger.handlers[:]:
+            if handler not in handlers and isinstance(handler.formatter, ColorFormatter):
+                logger.removeHandler(handler)
+                handler.close()
+    for name in _log_environment():
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def _log_environment():
+    """Return how a program tells the processes that it starts of its log."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("CELERY_LOG_", "_MP_FORK_LOG"))}
 
 
 @pytest.fixture(autouse=True)

@@ -225,7 +225,8 @@ def test_what_is_not_enabled_is_an_error(ask):
     assert "error" in ask("pool_grow", n=1)
 
 
-def test_memory_commands_answer(ask):
+def test_memory_commands_answer(ask, monkeypatch):
+    monkeypatch.setattr("celery.utils.debug._mem_sample", [])
     assert isinstance(ask("memdump", samples=2), str)
     ask("memsample")
 
