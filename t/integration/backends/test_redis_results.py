@@ -400,7 +400,7 @@ def test_what_redis_refuses_is_an_error_at_flush(app, client):
 
 
 def test_a_refusal_for_good_neither_ends_a_child_nor_makes_it_run_the_task_again(app, client, caplog):
-    @app.task(name="add")
+    @app.task(name="add", shared=False)
     def add(x, y):
         return x + y
 
