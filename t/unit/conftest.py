@@ -10,8 +10,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
 
-from celery.utils.log import ColorFormatter
-
 #: Loggers that a program sets up, or a worker in a test.
 LOGGERS = [logging.getLogger(name) for name in ("", "celery", "celery.task", "celery.redirected")]
 
@@ -20,6 +18,7 @@ LOGGERS = [logging.getLogger(name) for name in ("", "celery", "celery.task", "ce
 def _own_logging():
     """Leave logging as it was: a worker in a test sets it up as a program does, and other tests would hear less."""
     from celery.app.log import Logging
+    from celery.utils.log import ColorFormatter
 
     before = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in LOGGERS]
     environment = _log_environment()
