@@ -20,7 +20,6 @@ from kombu.asynchronous import set_event_loop
 
 from celery import bootsteps
 from celery.exceptions import WorkerLostError
-from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.worker import state
 
@@ -32,6 +31,9 @@ logger = get_logger(__name__)
 SHORTEST_LOOK, LONGEST_LOOK = 0.01, 0.25
 #: A broker that is slow to look at is looked at less often, at most once a second, to stay under half a percent.
 SHARE_OF_TIME, SLOWEST_LOOK = 0.004, 1.0
+
+#: Seconds for which the hub waits at least once it is to turn no more.
+SHORTEST_POLL = 0.001
 
 #: Messages taken in one look, so that the rest of the loop has its turn.
 MESSAGES_PER_LOOK = 100
@@ -218,10 +220,14 @@ def wake_on_signal(hub: Any) -> Iterator[None]:
 def turn(hub: Any, seconds: float, until: Callable[[], bool] | None = None) -> None:
     """Let ``hub`` work for at most ``seconds``, or until ``until`` says so."""
     finished: list[bool] = []
+    deadline: Any = None
 
     def finish() -> None:
+        # The poll that follows is as long as the next timer is away, up to ten seconds.  On a busy machine that timer
+        # may be due, and gone, before the poll: so there is always another.
+        nonlocal deadline
         finished.append(True)
-        hub.timer.call_after(0.0001, noop)  # for the poll that follows is as long as the next timer is away
+        deadline = hub.timer.call_after(SHORTEST_POLL, finish)
 
     deadline = hub.timer.call_after(seconds, finish)
     loop = hub.create_loop()

@@ -97,6 +97,16 @@ def test_turning_ends_in_time(hub):
     assert 0.015 < time.monotonic() - start < 0.5
 
 
+def test_turning_ends_in_time_also_where_timers_take_theirs(hub):
+    for delay, seconds in ((0.01, 0.03), (0.025, 0.02)):  # the second is due when the turn is over, and keeps it
+        hub.call_later(delay, time.sleep, seconds)
+    hub.call_later(5, time.sleep, 0)
+    start = time.monotonic()
+    loops.turn(hub, 0.02)
+
+    assert time.monotonic() - start < 0.5
+
+
 def test_turning_ends_when_that_is_reached_what_was_waited_for(hub):
     done = []
     hub.call_later(0.01, done.append, True)
