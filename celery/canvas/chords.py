@@ -12,9 +12,13 @@ from celery.canvas.groups import group, part_count
 from celery.canvas.options import merged, stamped
 from celery.canvas.signatures import Signature, as_signature, check_members, maybe_signature
 from celery.result import allow_join_result
+from celery.utils.failpoints import is_active
 from celery.utils.text import remove_repeating_from_task
 
 __all__ = ("_chord", "chord", "set_parent")
+
+#: Whether a test of the tests has switched this protection off.
+_COPIES_BODIES = is_active("unprotect.body_once")
 
 #: Options of a call that only the body gets, which stands for the chord in whatever it is part of.
 _FOR_BODY = ("group_id", "group_index", "chord", "chain", "link", "link_error", "task_id")
@@ -271,7 +275,9 @@ class _chord(Signature):
         """
         header = self.header_group()
         with circles_told(self):
-            header_result = header.freeze(root_id=root_id, parent_id=parent_id)
+            # Upstream: each member of the header holds a copy of the body, and so on in bodies that are chords
+            copies = {"chord": self.body} if _COPIES_BODIES else {}
+            header_result = header.freeze(root_id=root_id, parent_id=parent_id, **copies)
         self["options"]["task_id"] = header_result.id
         if self.body is None:
             return header_result

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from actors import HERE, Worker
+from operations import run_script
 from redis_scenarios import QUICK_START, lease
 from scenario import Stage, scenario
 from servers import OwnRedis, wait_until
@@ -188,3 +189,62 @@ def corrupt(redis: OwnRedis, task_id: str) -> None:
     message = json.loads(redis.client.rpop("unread"))
     assert message["headers"]["id"] == task_id
     redis.client.lpush("celery", json.dumps({**message, "body": "bm8ganNvbg=="}))
+
+
+SEND_CHAINS = """
+import json, sys, faultapp
+from celery import chain
+ids = [chain(*[faultapp.effect.si(0)] * 3).apply_async().id for _ in range(int(sys.argv[1]))]
+print(json.dumps(ids))
+"""
+
+
+@scenario("F26-steps", unprotected="unprotect.successor=off", tasks=200, short=0.05)
+def steps_are_delivered_again(stage: Stage) -> dict[str, Any]:
+    """A step of a chain dies after it has sent the next; it is delivered again, known to be done: no chain breaks."""
+    redis = stage.redis()
+    failpoints = "chain.between=kill,p=0.3"
+    settings = conf(**lease(1, max_redeliveries=50), worker_deduplicate_successful_tasks=True)
+    env = stage.env(redis.url, redis.url, failpoints=failpoints, **settings)
+    worker = stage.worker(env, *QUICK_START)
+    plain = {name: value for name, value in env.items() if name != "CELERIAC_FAILPOINTS"}
+    last = json.loads(run_script(SEND_CHAINS, plain, stage.count))
+    ended = stage.oracle.executions
+
+    def have_all_ended() -> bool:
+        return all(any(run.end for run in ended().get(each, ())) for each in last)
+
+    try:
+        wait_until(have_all_ended, 6 if stage.unprotected else 60 * max(1, stage.scale * 4), "the ends of all chains")
+    except TimeoutError as error:
+        broken = [each for each in last if each not in ended()]
+        raise AssertionError(f"chains that broke off: {broken}; seed {stage.seed}, {worker.log}") from error
+    kills = worker.text().count("WorkerLostError") or worker.text().count("signal 9")
+    return {"chains": len(last), "mentions of kills": kills}
+
+
+MEASURE = """
+import json, os, faultapp
+from celery import chain, group
+from redis import Redis
+client, ping = Redis.from_url(os.environ["FAULT_BROKER"]), faultapp.ping
+def bytes_for(chords, size):
+    parts = [part for _ in range(chords) for part in (group(ping.si() for _ in range(size)), ping.si())]
+    chain(*parts).apply_async()
+    messages = client.lrange("celery", 0, -1)
+    client.delete("celery")
+    assert len(messages) == size
+    return sum(map(len, messages))
+print(json.dumps([bytes_for(*each) for each in ((2, 10), (4, 10), (2, 100))]))
+"""
+
+
+@scenario("F26-size", unprotected="unprotect.body_once=off", tasks=20, short=1)
+def messages_do_not_explode(stage: Stage) -> dict[str, Any]:
+    """A chain of chords: twice as many make twice as large a message, and ten times the members ten times as many."""
+    redis = stage.redis()
+    env = stage.env(redis.url, redis.url, **conf())
+    short, longer, wider = json.loads(run_script(MEASURE, env))
+    assert longer < 3 * short, f"4 chords of 10 take {longer} bytes, 2 take {short}"
+    assert wider < 110 * short, f"2 chords of 100 take {wider} bytes, of 10 {short}"
+    return {"2 of 10": short, "4 of 10": longer, "2 of 100": wider}

@@ -24,6 +24,7 @@ from celery.concurrency.base import exception_info
 from celery.concurrency.guard import user_code
 from celery.exceptions import Ignore, Reject, Retry
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
+from celery.utils.failpoints import failpoint, is_active
 from celery.utils.nodenames import gethostname
 from celery.utils.objects import mro_lookup
 from celery.utils.saferepr import saferepr
@@ -46,6 +47,10 @@ class trace_ok_t(NamedTuple):
     runtime: float | None
     retstr: str | None
 
+
+#: Whether a test of the tests has switched this protection off: what follows is sent before the success is on record,
+#: so that a redelivery which finds it there need not send it.
+_STORES_FIRST = is_active("unprotect.successor")
 
 Tracer = Callable[..., trace_ok_t]
 
@@ -171,12 +176,17 @@ def build_tracer(
     def conclude(uuid: str, request: Context, retval: Any, runtime: float) -> tuple[Ending, str | None]:
         """Send what comes next, store the value, and tell of the success."""
         if request.callbacks or request.chain:
+            if _STORES_FIRST:
+                mark_as_done(uuid, retval, request, publishes_result and not request.ignore_result)
+                backend.flush()
+                failpoint("chain.between")
             try:
                 dispatch_successors(uuid, request, retval)
             except Exception as exc:  # of whatever kind: nothing follows, so who waits must hear of it
                 if eager and not isinstance(exc, UNSENDABLE):
                     raise
                 return end_with(request, exc), None
+            failpoint("chain.between")
         try:
             mark_as_done(uuid, retval, request, publishes_result and not request.ignore_result)
         except UNSENDABLE as exc:
