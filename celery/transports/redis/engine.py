@@ -120,6 +120,7 @@ class Engine(Requests, Begun, Upkeep, Blocking):
         self.wire = wire
         self._on_time(wire.call(("TIME",)))
         self.lease = lease = channel.lease
+        lease.is_cut_off = False
         now = monotonic()
         self._sweep_at = now + channel.lease_ttl / 4 * random.uniform(0.5, 1)
         self._watch(wire)
@@ -291,6 +292,7 @@ class Engine(Requests, Begun, Upkeep, Blocking):
             if wire is not None:
                 wire.close()
         if self.lease is not None:
+            self.lease.is_cut_off = True
             self._doubt_what_is_in_flight(self.lease)
         if self.failure is None and isinstance(error, Exception):
             self.failure = error
