@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -16,16 +19,37 @@ from celery._state import current_app, get_current_task
 from celery.backends.chords import Chords
 from celery.backends.codec import Codec
 from celery.backends.outcomes import Outcomes
+from celery.backends.owing import Owed
 from celery.backends.pending import PendingResults
 from celery.exceptions import BackendGetMetaError, BackendStoreError, TimeoutError
 from celery.protocol.result import make_meta
 from celery.utils.collections import BufferMap
 from celery.utils.time import get_exponential_backoff_interval
 
-__all__ = ("Backend", "may_come_late", "outlasts", "unpickle_backend")
+__all__ = ("Backend", "first_line", "may_come_late", "outlasts", "seconds_left", "unpickle_backend", "within")
 
 #: How many records that nobody waits for yet are kept, for stores whose records are read once.
 MESSAGE_BUFFER_MAX = 8192
+
+
+#: When whoever asks now wants to have given up, on the monotonic clock.
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+
+@contextmanager
+def within(deadline: float | None) -> Iterator[None]:
+    """Have what is asked of stores here tried again until ``deadline`` at the latest, on the monotonic clock."""
+    token = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def seconds_left() -> float | None:
+    """Return the seconds until the deadline that `within` has set, None if there is none."""
+    deadline = _deadline.get()
+    return None if deadline is None else deadline - time.monotonic()
 
 
 def unpickle_backend(cls: type[Backend], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Backend:
@@ -62,6 +86,8 @@ class Backend(Codec, Outcomes, Chords):
     #: The settings ``result_backend_...`` about doing again what failed.
     always_retry: bool = False
     max_retries: float = float("inf")
+    #: A store that is away, and took longer than that to say so, is not tried again.
+    retry_for_seconds: float = float("inf")
     base_sleep_between_retries_ms: float = 10
     max_sleep_between_retries_ms: float = 10000
     #: Whether all threads may use one object.
@@ -105,6 +131,7 @@ class Backend(Codec, Outcomes, Chords):
         self.thread_safe = conf.get("result_backend_thread_safe", False)
         self._pending_results = PendingResults()
         self._pending_messages = BufferMap(MESSAGE_BUFFER_MAX)
+        self._owing = threading.local()
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, ...]:
         return unpickle_backend, (self.__class__, args, kwargs or {})
@@ -142,16 +169,20 @@ class Backend(Codec, Outcomes, Chords):
         """
         result = self.encode_result(result, state)
 
-        def store() -> Any:
-            self._store_result(task_id, result, state, traceback, request=request, **kwargs)
-            return result
+        def store() -> None:
+            self._retried(
+                lambda: self._store_result(task_id, result, state, traceback, request=request, **kwargs),
+                lambda error: BackendStoreError(
+                    f"Cannot store state {state} of task {task_id}: {first_line(error)}", state=state, task_id=task_id
+                ),
+            )
 
-        return self._retried(
-            store,
-            lambda error: BackendStoreError(
-                f"Cannot store state {state} of task {task_id}: {error}", state=state, task_id=task_id
-            ),
-        )
+        owed: Owed | None = getattr(self._owing, "owed", None)
+        if owed is None:
+            store()
+        else:
+            owed.store(store, lambda: len(self.encode(result)))
+        return result
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """Return the record of a task; one with state PENDING if there is none.
@@ -166,7 +197,9 @@ class Backend(Codec, Outcomes, Chords):
                 pass
         meta = self._retried(
             lambda: self._get_task_meta_for(task_id),
-            lambda error: BackendGetMetaError(f"Cannot read the record of task {task_id}: {error}", task_id=task_id),
+            lambda error: BackendGetMetaError(
+                f"Cannot read the record of task {task_id}: {first_line(error)}", task_id=task_id
+            ),
         )
         if cache and meta.get("status") == states.SUCCESS:
             self._cache[task_id] = meta
@@ -180,14 +213,17 @@ class Backend(Codec, Outcomes, Chords):
         """Do it; with ``always_retry`` again and again, while the error allows, and then raise ``final(error)``."""
         if not self.always_retry:
             return operation()
-        retries = 0
+        retries, began = 0, time.monotonic()
         while True:
             try:
                 return operation()
             except Exception as error:
                 if not self.exception_safe_to_retry(error):
                     raise
-                if retries >= self.max_retries:
+                seconds, left = time.monotonic() - began, seconds_left()
+                hangs = seconds > self.retry_for_seconds and self.is_passing_trouble(error)
+                is_late = hangs or (left is not None and left <= 0)
+                if retries >= self.max_retries or is_late:
                     raise final(error) from error
                 self.on_backend_retryable_error(error)
                 self._sleep(self._pause_before(retries))
@@ -208,13 +244,17 @@ class Backend(Codec, Outcomes, Chords):
 
     def is_passing_trouble(self, exc: BaseException) -> bool:
         """Whether the store might take later what it did not take now."""
+        if isinstance(exc, BackendStoreError) and exc.__cause__ is not None:  # all retries have failed
+            exc = exc.__cause__
         return isinstance(exc, Exception) and self.exception_safe_to_retry(exc)
 
     def on_backend_retryable_error(self, exc: Exception) -> None:
         """Called before each new try."""
 
     def defer_confirmations(self) -> None:
-        """Allow ``store_result``, in this thread, to return once the command is written; see ``flush``."""
+        """Allow ``store_result``, in this thread, to return before the record is safe; see ``flush``."""
+        if getattr(self._owing, "owed", None) is None:
+            self._owing.owed = Owed(self)
 
     def send_held(self) -> None:
         """Send what a store of this thread held back to go with others, without waiting for an answer."""
@@ -225,10 +265,15 @@ class Backend(Codec, Outcomes, Chords):
         Raises:
             BackendStoreError: something was refused.
         """
+        owed: Owed | None = getattr(self._owing, "owed", None)
+        if owed is not None:
+            owed.flush()
 
     def try_flush(self) -> None:
         """Do as `flush`, but do not wait for a store that is away: what it has not taken stays for the next time."""
-        self.flush()
+        owed: Owed | None = getattr(self._owing, "owed", None)
+        if owed is not None:
+            owed.try_flush()
 
     def get_state(self, task_id: str) -> str:
         return self.get_task_meta(task_id)["status"]
@@ -355,6 +400,11 @@ class Backend(Codec, Outcomes, Chords):
                 RuntimeWarning,
                 stacklevel=4,
             )
+
+
+def first_line(error: Exception) -> str:
+    """Return what ``error`` says, without the pages that drivers of databases add."""
+    return str(error).partition("\n")[0]
 
 
 def may_come_late(task_id: str, state: str, request: Any) -> bool:

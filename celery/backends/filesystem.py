@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import locale
 import os
 import tempfile
@@ -20,6 +21,8 @@ from celery.exceptions import ImproperlyConfigured
 __all__ = ("FilesystemBackend",)
 
 _UNWRITABLE = "result_backend: cannot write to the directory {path}: {error}. It must exist and be writable."
+#: What says that this record cannot be a file, however well the directory is.
+_REFUSALS = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EISDIR})
 _NO_PATH = "result_backend: the filesystem backend needs a directory, as in file:///var/lib/celery/results"
 
 
@@ -69,6 +72,10 @@ class FilesystemBackend(KeyValueStoreBackend):
         if self.sep in name or b"/" in name or b"\x00" in name:
             raise ValueError(f"{os.fsdecode(name)!r} cannot be the name of a record: it holds a path")
         return self.sep.join((self.path, name))
+
+    def is_passing_trouble(self, exc: BaseException) -> bool:
+        """The disk is full or read-only, or the directory is not there now: somebody will mend that."""
+        return isinstance(exc, OSError) and exc.errno not in _REFUSALS
 
     def get(self, key: Any) -> Any:
         try:

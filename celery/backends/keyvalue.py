@@ -10,7 +10,7 @@ from typing import Any
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
 from celery import states
-from celery.backends.backend import Backend, may_come_late, outlasts
+from celery.backends.backend import Backend, may_come_late, outlasts, within
 from celery.backends.chords import CountedChords
 from celery.backends.polling import pauses
 from celery.exceptions import BackendStoreError, TimeoutError
@@ -172,7 +172,8 @@ class BaseKeyValueStoreBackend(CountedChords, Backend):
         waiting = list(dict.fromkeys(task_ids))
         deadline = None if timeout is None else time.monotonic() + timeout
         for iteration, pause in enumerate(pauses(interval), 1):
-            metas = self.get_task_metas(waiting) if waiting else {}
+            with within(deadline):
+                metas = self.get_task_metas(waiting) if waiting else {}
             for task_id in waiting:
                 meta = metas.get(task_id)
                 if meta is not None and meta["status"] in READY_STATES:

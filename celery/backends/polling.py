@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from celery.backends.backend import within
 from celery.backends.pending import sets_and_singles
 from celery.exceptions import ImproperlyConfigured, TimeoutError
 
@@ -109,7 +110,8 @@ class SyncBackendMixin:
         self._ensure_not_eager()
         deadline = None if timeout is None else time.monotonic() + timeout
         for pause in pauses(interval):
-            meta = self.get_task_meta(task_id)
+            with within(deadline):
+                meta = self.get_task_meta(task_id)
             if meta["status"] in states.READY_STATES:
                 return meta
             if on_interval is not None:

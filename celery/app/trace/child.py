@@ -134,6 +134,8 @@ class Runner:
         self._is_passing_trouble = backend.is_passing_trouble
         #: Whether results wait here for a store that did not take them.
         self.owes = False
+        #: The last error of a store that was logged.
+        self._told: Exception | None = None
         #: Names of tasks that took less than `BRIEF_SECONDS` the last time.
         self._brief: set[str] = set()
 
@@ -211,9 +213,11 @@ class Runner:
             self._try_to_confirm()
         except Exception as exc:
             self.owes = not _GIVES_RESULTS_UP and self._is_passing_trouble(exc)
-            logger.error("Results could not be stored%s: %s", " yet" if self.owes else "", exc)
+            if exc is not self._told:  # else the store was not tried again, and there is nothing new
+                self._told = exc
+                logger.error("Results could not be stored%s: %s", " yet" if self.owes else "", exc)
         else:
-            self.owes = False
+            self.owes, self._told = False, None
 
     def _trouble_of(self, result: Any) -> BaseException | None:
         """Wait until the result is safe; return what prevents that for now, so that the task has to run again."""
@@ -225,12 +229,12 @@ class Runner:
             return error if self._is_passing_trouble(error) else None
         try:
             self._confirm()
-        except BackendStoreError as refusal:
-            logger.error("Results could not be stored: %s", refusal)  # to run it again would not change that
         except Exception as error:
-            if not self._is_passing_trouble(error):
+            if self._is_passing_trouble(error):
+                return error
+            if not isinstance(error, BackendStoreError):
                 raise  # nobody knows what is stored
-            return error
+            logger.error("Results could not be stored: %s", error)  # to run it again would not change that
         return None
 
     def _decode(

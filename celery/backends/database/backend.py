@@ -9,21 +9,45 @@ from functools import partial
 from typing import Any
 
 from kombu.utils.imports import symbol_by_name
-from sqlalchemy.exc import DatabaseError, IntegrityError, InvalidRequestError
+from sqlalchemy.exc import (
+    DatabaseError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    InvalidRequestError,
+    OperationalError,
+    TimeoutError,
+)
 from sqlalchemy.orm.exc import StaleDataError
 
 from celery import states
-from celery.backends.backend import may_come_late, outlasts
+from celery.backends.backend import first_line, may_come_late, outlasts, seconds_left
 from celery.backends.base import BaseBackend
+from celery.backends.database.deadline import deadlines
 from celery.backends.database.models import Task, TaskExtended, TaskSet, utc_now
 from celery.backends.database.session import SessionManager
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import BackendStoreError, ImproperlyConfigured
 from celery.result import result_from_tuple
+from celery.utils.log import get_logger
 
 __all__ = ("DatabaseBackend", "session_cleanup")
 
+logger = get_logger(__name__)
+
 #: Of one write: often enough for a lost connection and for two that insert the same row.
 MAX_RETRIES = 3
+
+#: Seconds for which it is tried: a database that hangs takes its time to fail.
+RETRY_SECONDS = 1.0
+
+#: Seconds for which the database may take to answer;
+#: ``result_backend_transport_options["socket_timeout"]`` sets others.
+ANSWER_SECONDS = 30.0
+#: At least so many, however little time is left to who asks.
+LEAST_ANSWER_SECONDS = 0.5
+
+#: What says that the database is away, full, read-only or refuses the login, not that the record is wrong.
+PASSING_ERRORS = (OperationalError, InterfaceError, InternalError, TimeoutError)
 
 #: How many rows are asked for at once.
 CHUNK_SIZE = 500
@@ -82,7 +106,7 @@ class DatabaseBackend(BaseBackend):
         self.thread_safe = True
         if not conf.get("result_backend_always_retry"):
             self.always_retry = True
-            self.max_retries = MAX_RETRIES
+            self.max_retries, self.retry_for_seconds = MAX_RETRIES, RETRY_SECONDS
         if conf.database_create_tables_at_setup:
             self._create_tables()
 
@@ -93,7 +117,11 @@ class DatabaseBackend(BaseBackend):
         self.taskset_cls.configure(schema=schemas.get("group"), name=names.get("group"))
 
     def _create_tables(self) -> None:
-        self.ResultSession().close()
+        """Create the tables now; if the database is away, that is left to the first use of it."""
+        try:
+            self.ResultSession().close()
+        except PASSING_ERRORS as error:
+            logger.warning("Result store: away, its tables are made when it is there: %s", first_line(error))
 
     @property
     def extended_result(self) -> bool:
@@ -112,13 +140,29 @@ class DatabaseBackend(BaseBackend):
         )
 
     @contextmanager
-    def _session(self) -> Iterator[Any]:
+    def _session(self, is_brief: bool = True) -> Iterator[Any]:
+        """Open a session; with ``is_brief`` the database must not take long over it."""
         session = self.ResultSession()
         with session_cleanup(session):
-            yield session
+            if is_brief:
+                with deadlines.bound(session.connection().connection.dbapi_connection, self._patience()):
+                    yield session
+            else:
+                yield session
+
+    def _patience(self) -> float:
+        """Return the seconds for which an answer is waited for now."""
+        seconds = float((self.app.conf.result_backend_transport_options or {}).get("socket_timeout") or ANSWER_SECONDS)
+        left = seconds_left()
+        return seconds if left is None else min(seconds, max(left, LEAST_ANSWER_SECONDS))
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        return isinstance(exc, (DatabaseError, InvalidRequestError, StaleDataError))
+        return isinstance(exc, (DatabaseError, InterfaceError, InvalidRequestError, StaleDataError, TimeoutError))
+
+    def is_passing_trouble(self, exc: BaseException) -> bool:
+        if isinstance(exc, BackendStoreError) and exc.__cause__ is not None:  # all retries have failed
+            exc = exc.__cause__
+        return isinstance(exc, PASSING_ERRORS)
 
     def on_backend_retryable_error(self, exc: Exception) -> None:
         """Leave a connection that may be broken; a row that another inserted first says nothing about it."""
@@ -249,7 +293,7 @@ class DatabaseBackend(BaseBackend):
         if not self.expires:
             return
         oldest = utc_now() - self.expires
-        with self._session() as session:
+        with self._session(is_brief=False) as session:
             for model in (self.task_cls, self.taskset_cls):
                 session.query(model).filter(model.date_done < oldest).delete(synchronize_session=False)
             session.commit()

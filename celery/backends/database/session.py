@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -9,10 +10,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, event, inspect
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import declarative_base, sessionmaker
 from sqlalchemy.pool import NullPool
+
+from celery.backends.backend import seconds_left
 
 __all__ = ("SessionManager",)
 
@@ -22,6 +26,12 @@ ResultModelBase: Any = declarative_base()
 PREPARE_TRIES = 10
 #: Seconds for which SQLite waits for another writer.
 SQLITE_BUSY_SECONDS = 30
+#: Seconds for which PostgreSQL may take to accept a connection; its own default is for ever.
+CONNECT_SECONDS = 10
+#: It takes no fewer.
+LEAST_CONNECT_SECONDS = 2
+#: Its drivers that know the parameter for it.
+BOUNDED_DRIVERS = frozenset({"psycopg2", "psycopg"})
 
 _managers: weakref.WeakSet[SessionManager] = weakref.WeakSet()
 
@@ -58,7 +68,11 @@ class SessionManager:
             options["poolclass"] = NullPool
         if dburi.startswith("sqlite"):
             options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS, **options.get("connect_args", {})}
+        elif _takes_connect_timeout(make_url(dburi)):
+            options["connect_args"] = {"connect_timeout": CONNECT_SECONDS, **options.get("connect_args", {})}
         engine = create_engine(dburi, **options)
+        if "connect_timeout" in options.get("connect_args", {}):
+            event.listen(engine, "do_connect", _connect_in_time)
         if self.engine_callback is not None:
             self.engine_callback(engine)
         return engine
@@ -84,6 +98,7 @@ class SessionManager:
         if self.prepared:
             return
         with self._lock:
+            engine.connect().close()  # who cannot connect need not try ten times
             for attempt in range(PREPARE_TRIES):
                 try:
                     ResultModelBase.metadata.create_all(engine)
@@ -111,6 +126,24 @@ class SessionManager:
         self._engines.clear()
         self._makers.clear()
         self.forked = True
+
+
+def _takes_connect_timeout(url: URL) -> bool:
+    """Whether a new connection is to be bounded: by us, for the URL says nothing of it."""
+    return (
+        url.get_backend_name() == "postgresql"
+        and url.get_driver_name() in BOUNDED_DRIVERS
+        and "connect_timeout" not in url.query
+    )
+
+
+def _connect_in_time(dialect: Any, record: Any, positional: Any, named: dict[str, Any]) -> Any:
+    """Return a new connection, made within the time that is left to who asks; ``None`` leaves it to SQLAlchemy."""
+    left = seconds_left()
+    if left is None:
+        return None
+    seconds = max(LEAST_CONNECT_SECONDS, min(math.ceil(left), int(named["connect_timeout"])))
+    return dialect.connect(*positional, **{**named, "connect_timeout": seconds})
 
 
 def _has_all_tables(engine: Any) -> bool:

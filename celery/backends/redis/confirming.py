@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from redis import exceptions
@@ -22,6 +22,9 @@ OUTSTANDING_MAX = 256
 #: While the store is away, so many records, or bytes, wait for it before tasks do.
 OWED_MAX, OWED_BYTES_MAX = 10_000, 64 * 1024 * 1024
 
+#: Seconds after a try in vain before the next one that nobody waits for: twice what it took, between these.
+SHORTEST_REST, LONGEST_REST = 0.5, 30.0
+
 #: Whether a test of the tests has switched this protection off.
 _FORGETS_WHAT_IT_OWES = is_active("unprotect.store")
 
@@ -38,7 +41,18 @@ class Deferred:
     Whatever else the thread asks of Redis goes over the same line, behind what it stored; so it reads what it wrote.
     """
 
-    __slots__ = ("__weakref__", "_held", "_held_bytes", "_open", "_owed_bytes", "_retry", "line", "unconfirmed")
+    __slots__ = (
+        "__weakref__",
+        "_held",
+        "_held_bytes",
+        "_open",
+        "_owed_bytes",
+        "_retry",
+        "_trouble",
+        "_try_at",
+        "line",
+        "unconfirmed",
+    )
 
     def __init__(self, open_line: Callable[[], Line], retry: Callable[[Callable[[], Any]], Any]) -> None:
         self._open = open_line
@@ -48,6 +62,9 @@ class Deferred:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._owed_bytes = 0
+        #: What the store said when it was last tried in vain, and when it is to be tried again.
+        self._trouble: Exception | None = None
+        self._try_at = 0.0
 
     def store(self, key: bytes, packet: bytes) -> None:
         """Take a store; it is kept until Redis has confirmed it.
@@ -85,17 +102,29 @@ class Deferred:
         line = self.line
         data = b"".join(self._held)
         self._forget_held()
-        try:
-            if line is None or line.closed:
-                self._send_again()
-            else:
+        if line is not None and not line.closed:
+            try:
                 line.send(data)
-        except Exception:
-            self._try_again()
+                return
+            except Exception:  # the line was idle for long, perhaps
+                line.close()
+        if not self._rests():
+            self._send_again_or_rest()
 
-    def _try_again(self) -> None:
-        with suppress(Exception):  # the line was idle for long, perhaps; else `flush` tells
+    def _send_again_or_rest(self) -> None:
+        began = monotonic()
+        try:
             self._send_again()
+        except Exception as error:  # `flush` tells
+            self._note(error, began)
+
+    def _rests(self) -> bool:
+        """Whether the store was tried in vain a moment ago: trying takes time if it hangs, which tasks wait for."""
+        return self._trouble is not None and monotonic() < self._try_at
+
+    def _note(self, error: Exception, began: float) -> None:
+        now = monotonic()
+        self._trouble, self._try_at = error, now + min(max(2 * (now - began), SHORTEST_REST), LONGEST_REST)
 
     def _forget_held(self) -> None:
         self._held.clear()
@@ -127,7 +156,7 @@ class Deferred:
                 if patiently:
                     self._retry(lambda: self._collect(refused))
                 else:
-                    self._collect(refused)
+                    self._collect_unless_it_rests(refused)
             except Exception:
                 if _FORGETS_WHAT_IT_OWES:
                     self._forget_owed()
@@ -135,7 +164,21 @@ class Deferred:
             if refused:
                 raise _refusal(refused)
 
+    def _collect_unless_it_rests(self, refused: list[tuple[bytes, Exception]]) -> None:
+        if self._trouble is not None and self._rests():
+            raise self._trouble.with_traceback(None)  # it would grow with each time
+        self._collect(refused)
+
     def _collect(self, refused: list[tuple[bytes, Exception]]) -> None:
+        began = monotonic()
+        try:
+            self._collect_replies(refused)
+        except Exception as error:
+            self._note(error, began)
+            raise
+        self._trouble = None
+
+    def _collect_replies(self, refused: list[tuple[bytes, Exception]]) -> None:
         line = self._ready_line()
         reply, unconfirmed = line.reply, self.unconfirmed
         while unconfirmed:
@@ -150,6 +193,7 @@ class Deferred:
 
     def use(self, exchange: Callable[[Line], Any]) -> Any:
         """Do an exchange on the line, behind what was stored; it is the caller who tries again."""
+        self._trouble = None  # somebody waits for this one
         self.flush(patiently=False)
         line = self._ready_line()
         try:
