@@ -30,8 +30,8 @@ def troubled():
         "is not registered": app.signature("no.such.task"),
         "has expired": member.s(1).set(countdown=1.5, expires=0.2),
         "has expired in a chain": member.s(1).set(countdown=1.5, expires=0.2) | member.s(),
-        "is revoked": member.s(1).set(countdown=3, task_id="revoked"),
-        "is revoked in a chain": member.s(1).set(countdown=3, task_id="revoked-in-a-chain") | member.s(),
+        "is revoked": member.s(1).set(countdown=6, task_id="revoked"),
+        "is revoked in a chain": member.s(1).set(countdown=6, task_id="revoked-in-a-chain") | member.s(),
         "cannot be read": member.s(1).set(queue="unread", task_id="unreadable"),
         "is never delivered": member.s(1).set(queue="nowhere"),
     }
