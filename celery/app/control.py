@@ -276,15 +276,22 @@ class Control:
 
     def remember_revoked(self, ids: Iterable[str], stamps: Mapping[str, Iterable[Any]], connection: Any = None) -> None:
         """Put revoked tasks, by id or stamp, on record: the broker's, else the result store's if it keeps one."""
-        with self.app.connection_or_acquire(connection) as conn:
-            store = getattr(conn.default_channel, "store_revoked", None)
-            if store is not None:
-                store(ids, stamps, list(self.app.amqp.queues))
-                return
+        if self.broker_remembers_revoked(ids, stamps, connection):
+            return
         try:
             self.app.backend.remember_revoked(ids, stamps)
         except Exception as error:  # workers that run are told all the same
             logger.warning("That tasks are revoked could not be put on record: %r", error)
+
+    def broker_remembers_revoked(
+        self, ids: Iterable[str], stamps: Mapping[str, Iterable[Any]], connection: Any = None
+    ) -> bool:
+        """Put revoked tasks on the broker's record; return whether it keeps one."""
+        with self.app.connection_or_acquire(connection) as conn:
+            store = getattr(conn.default_channel, "store_revoked", None)
+            if store is not None:
+                store(ids, stamps, list(self.app.amqp.queues))
+            return store is not None
 
     def terminate(self, task_id: Any, destination: Any = None, signal: str = "SIGTERM", **kwargs: Any) -> Any:
         """Revoke a task and end it by ``signal`` if it runs."""

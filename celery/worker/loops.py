@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kombu.asynchronous import set_event_loop
@@ -187,11 +187,8 @@ class Drain:
 
 
 @contextmanager
-def wake_on_signal(hub: Any) -> Iterator[None]:
-    """Let a signal end the hub's present wait, so that the flag that its handler sets is seen at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def can_be_woken(hub: Any) -> Iterator[None]:
+    """Let other threads end the hub's present wait; see `wake`."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -203,18 +200,37 @@ def wake_on_signal(hub: Any) -> Iterator[None]:
             pass
 
     hub.add_reader(reader, drain)
-    try:
-        previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    except ValueError:  # not the main interpreter
-        previous = None
+    before, hub.waker = getattr(hub, "waker", None), writer
     try:
         yield
     finally:
-        if previous is not None:
-            signal.set_wakeup_fd(previous)
+        hub.waker = before
         hub.remove(reader)
         reader.close()
         writer.close()
+
+
+def wake(hub: Any) -> None:
+    """End the hub's present wait, from any thread, so that what was given to ``call_soon`` is done at once."""
+    waker = getattr(hub, "waker", None)
+    if waker is not None:
+        with suppress(OSError):  # it is full, so the hub will wake; or its loop has just ended
+            waker.send(b"\0")
+
+
+@contextmanager
+def wake_on_signal(hub: Any) -> Iterator[None]:
+    """Let other threads end the hub's present wait, and signals: the flag that a handler sets is seen at once."""
+    with can_be_woken(hub):
+        previous = None
+        if threading.current_thread() is threading.main_thread():
+            with suppress(ValueError):  # not the main interpreter
+                previous = signal.set_wakeup_fd(hub.waker.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            if previous is not None:
+                signal.set_wakeup_fd(previous)
 
 
 def turn(hub: Any, seconds: float, until: Callable[[], bool] | None = None) -> None:
@@ -232,11 +248,12 @@ def turn(hub: Any, seconds: float, until: Callable[[], bool] | None = None) -> N
     deadline = hub.timer.call_after(seconds, finish)
     loop = hub.create_loop()
     try:
-        while not finished and not (until is not None and until()):
-            try:
-                next(loop)
-            except StopIteration:
-                loop = hub.create_loop()
+        with can_be_woken(hub):
+            while not finished and not (until is not None and until()):
+                try:
+                    next(loop)
+                except StopIteration:
+                    loop = hub.create_loop()
     finally:
         deadline.cancel()
 

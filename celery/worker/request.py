@@ -52,8 +52,12 @@ task_ready = state.task_ready
 revoked_tasks = state.revoked
 revoked_stamps = state.revoked_stamps
 
-#: Whether a test of the tests has switched this protection off.
+#: Seconds for which a task that never began is acknowledged after its state is stored, not before.
+HOLD_SECONDS = 1.0
+
+#: Whether a test of the tests has switched these protections off.
 _DROPS_WAITING = is_active("unprotect.return")
+_WAITS_FOR_STORES = is_active("unprotect.books")
 
 
 class Request(Accepted):
@@ -82,6 +86,13 @@ class Request(Accepted):
     is_lost = False
     #: ``(request, cause)`` puts back what lost its process where the message itself cannot; set by the strategy.
     _requeue_elsewhere: Callable[[Any, str], str | None] | None = None
+
+    #: ``(task, mark, task_id, *arguments, done=..., **keywords)`` stores a state without making this thread wait; see
+    #: `celery.worker.consumer.bookkeeping`.  Set by the strategy.
+    _keep_books: Callable[..., None] | None = None
+    #: States that are on their way to the store, and the answer to the broker that waits for them.
+    _records_due = 0
+    _held_answer: Callable[[], Any] | None = None
 
     #: What a pool that takes no jobs is to call in their place.
     _trace: Callable[..., Any] | None = None
@@ -327,12 +338,16 @@ class Request(Accepted):
         is_lost = isinstance(exc, WorkerLostError)
         if is_lost and self._retry_lost(exc):
             return None
-        requeue = self._answer_failure(exc, is_lost)
-        if not requeue and not return_ok:
+        task = self.task
+        if is_lost and task.acks_late and task.reject_on_worker_lost and self._requeue_lost(exc):
+            pass  # it has not failed yet
+        elif return_ok:
+            self._answer_failure()
+            if send_failed_event:
+                self._send_failed(exc_info)
+        else:
             self.fail(exc_info)
-            send_failed_event = False  # told there
-        if send_failed_event and not requeue:
-            self._send_failed(exc_info)
+            self._answer_failure()
         if not return_ok:
             logger.error("Task handler raised error: %r", exc)
         return None
@@ -343,19 +358,12 @@ class Request(Accepted):
             self.send_event("task-failed", exception=shown, traceback=traceback)
         self.reject(requeue=requeue)
 
-    def _answer_failure(self, exc: BaseException, is_lost: bool) -> bool:
-        """Acknowledge or reject after a failure, as the task's options say; returns whether it was put back."""
-        task = self.task
-        if not task.acks_late:
-            self.acknowledge()
-            return False
-        if is_lost and task.reject_on_worker_lost:
-            return self._requeue_lost(exc)
-        if task.acks_on_failure:
-            self.acknowledge()
-        else:
+    def _answer_failure(self) -> None:
+        """Acknowledge or reject after a failure, as the task's options say."""
+        if self.task.acks_late and not self.task.acks_on_failure:
             self.reject(requeue=False)
-        return False
+        else:
+            self.acknowledge()
 
     def _requeue_lost(self, exc: BaseException) -> bool:
         """Put the message back because its process was lost; false if that has happened too often.
@@ -391,16 +399,16 @@ class Request(Accepted):
         except Exception as error:
             logger.error("Task %s was lost, and sending it again failed: %r", self.humaninfo(), error)
             return False
-        if self.store_errors:
-            task.backend.mark_as_retry(self.id, exc, None, request=self._context)
         self.acknowledge()
+        if self.store_errors:
+            self._store("mark_as_retry", exc, None)
         self.send_event("task-retried", exception=safe_repr(exc), traceback="")
         return True
 
     def fail(self, exc_info: ExceptionInfo) -> None:
         """Store the failure and tell of it from this process: the one that ran the task cannot any more."""
         task, exc, context = self.task, bare_exception(exc_info), self._context
-        self._store(task.backend.mark_as_failure, self.id, exc, request=context, store_result=self.store_errors)
+        self._store("mark_as_failure", exc, store_result=self.store_errors)
         try:
             task.on_failure(exc, self.id, context.args, context.kwargs, exc_info)
         except Exception as error:
@@ -416,12 +424,28 @@ class Request(Accepted):
         )
         self._send_failed(exc_info)
 
-    def _store(self, mark: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Store a state from this process; a store that is away must not end the worker."""
+    def _store(self, mark: str, *arguments: Any, **keywords: Any) -> None:
+        """Have a state stored: by the method ``mark`` of the task's store, without waiting for that store."""
+        task = self.task
+        if self._keep_books is not None and not _WAITS_FOR_STORES and not isinstance(task.backend, DisabledBackend):
+            if mark != "mark_as_retry":  # its end is still to come, and answers the broker
+                self._records_due += 1
+                keywords["done"] = self._on_recorded
+                keywords["at_most"] = None if self.time_start is not None else HOLD_SECONDS
+            self._keep_books(task, mark, self.id, *arguments, request=self._context, **keywords)
+            return
         try:
-            mark(*args, **kwargs)
-        except Exception as error:
+            getattr(task.backend, mark)(self.id, *arguments, request=self._context, **keywords)
+        except Exception as error:  # a store that is away must not end the worker
             logger.error("The state of task %s could not be stored: %r", self.humaninfo(), error)
+
+    def _on_recorded(self) -> None:
+        """A state is safe, or was given up: answer the broker if that is all that the answer waits for."""
+        self._records_due -= 1
+        answer = self._held_answer
+        if answer is not None and not self._records_due:
+            self._held_answer = None
+            answer()
 
     def _send_failed(self, exc_info: ExceptionInfo) -> None:
         if self._eventer is not None:
@@ -502,7 +526,7 @@ class Request(Accepted):
         self.send_event("task-cancelled")
         reason = "cancelled by Celery"
         retry = Retry(message=reason)
-        self._store(self.task.backend.mark_as_retry, self.id, retry, request=self._context)
+        self._store("mark_as_retry", retry)
         if emit_retry:
             self.task.on_retry(retry, self.id, self.args, self.kwargs, None)
             signals.task_retry.send(sender=self.task, request=self._context, reason=retry, einfo=None)
@@ -513,8 +537,7 @@ class Request(Accepted):
         self._already_revoked = True
         task_ready(self)
         self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
-        backend = self.task.backend
-        self._store(backend.mark_as_revoked, self.id, reason, request=self._context, store_result=self.store_errors)
+        self._store("mark_as_revoked", reason, store_result=self.store_errors)
         self.acknowledge()
         signals.task_revoked.send(
             sender=self.task, request=self._context, terminated=terminated, signum=signum, expired=expired
@@ -526,7 +549,17 @@ class Request(Accepted):
         """Tell the broker that the message is done with; once."""
         if not self.acknowledged:
             self.acknowledged = True
-            self._on_ack(logger, self._connection_errors)
+            self._answer(lambda: self._on_ack(logger, self._connection_errors))
+
+    def _answer(self, answer: Callable[[], Any]) -> None:
+        """Answer the broker; the end of a task is told to the store first, for without an answer it is heard of again.
+
+        What never began waits for `HOLD_SECONDS` at most: its place in the credit is for others if the store is away.
+        """
+        if self._records_due:
+            self._held_answer = answer
+        else:
+            answer()
 
     def reject(self, requeue: bool = False) -> None:
         """Tell the broker that the message is refused; ``requeue`` puts it back into its queue."""
@@ -534,7 +567,7 @@ class Request(Accepted):
             self.acknowledge()
         elif not self.acknowledged:
             self.acknowledged = True
-            self._on_reject(logger, self._connection_errors, requeue)
+            self._answer(lambda: self._on_reject(logger, self._connection_errors, requeue))
             self.send_event("task-rejected", requeue=requeue)
 
     def send_event(self, type: str, **fields: Any) -> None:

@@ -152,6 +152,7 @@ def default(
     Req._connection_errors = connection_errors
     Req._set_aside = staticmethod(consumer.on_unreadable_body)
     Req._requeue_elsewhere = staticmethod(consumer.requeue_lost)
+    Req._keep_books = staticmethod(consumer.bookkeeper.store)
     received = signals.task_received
     is_logged = logger.isEnabledFor
 

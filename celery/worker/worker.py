@@ -39,6 +39,8 @@ __all__ = ("WorkController",)
 
 #: Seconds for which a broker that does not answer may hold up the shutdown.
 SHUTDOWN_SOCKET_TIMEOUT = 3.0
+#: Seconds for which acknowledgements wait for a result store then; what is not acknowledged is delivered again.
+BOOKS_SECONDS = 1.0
 
 #: sysexits.h: something is wrong with the configuration.
 EX_CONFIG = getattr(os, "EX_CONFIG", 78)
@@ -428,6 +430,7 @@ class WorkController:
                 self.wait_for_soft_shutdown()
                 if self.consumer is not None:
                     self.consumer.give_up_requests()
+            self._close_books()
             self._lose_patience()
             self.impatience.rest()  # the consumer's step wakes it
             self.blueprint.stop(self, terminate=not warm)
@@ -464,6 +467,19 @@ class WorkController:
         self._drop_waiting()
         self.pool.close()
         self._turn_until(lambda: not self.pool.in_flight or state.should_terminate is not None)
+
+    def _close_books(self) -> None:
+        """Have stored what this process still has to store, so that what waits for that can be acknowledged."""
+        books = getattr(self.consumer, "bookkeeper", None)
+        if books is None:
+            return
+        books.close()
+        deadline = time.monotonic() + BOOKS_SECONDS
+        if self.hub:
+            self._turn_until(lambda: not books.is_awaited, BOOKS_SECONDS)
+        while books.is_awaited and time.monotonic() < deadline:
+            time.sleep(0.01)
+            self.consumer.perform_pending_operations()
 
     def _drop_waiting(self) -> None:
         drop = getattr(self.consumer, "_drop_waiting", None)

@@ -140,7 +140,7 @@ class Consumer:
         #: Called in place of ``on_task_request`` with what was delivered before.
         self.run_again = self.suspects.add
         self._watchdog = Watchdog(self)
-        self.bookkeeper = Bookkeeper(app)
+        self.bookkeeper = Bookkeeper(app, self.call_soon, timer)
         self.steps: list[Any] = []
         self.blueprint = self.Blueprint(steps=app.steps["consumer"], on_close=self.on_close)
         self.blueprint.apply(self, **{**(worker_options or {}), **kwargs})
@@ -443,7 +443,11 @@ class Consumer:
         """Call ``p`` on the loop's thread, in its next turn."""
         call = partial(self._call_guarded, partial(p, *args, **kwargs))
         if self.hub:
-            return self.hub.call_soon(call)
+            if threading.get_ident() == self._loop_thread:
+                return self.hub.call_soon(call)
+            planned = self.hub.call_soon(self._call_and_look, call)
+            loops.wake(self.hub)
+            return planned
         self._pending.append(call)
         return call
 
@@ -457,6 +461,11 @@ class Consumer:
         """Do what other threads have asked for; where there is a hub, it does that itself."""
         while self._pending:
             self._pending.popleft()()
+
+    def _call_and_look(self, call: Callable[[], None]) -> None:
+        """Do what another thread asked for; who turns the hub until that is done is to see it at once."""
+        call()
+        loops.wake(self.hub)
 
     def _call_guarded(self, call: Callable[[], Any]) -> None:
         """Call what was put off: an error of it, but one of the broker, must not end the loop."""

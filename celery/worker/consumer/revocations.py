@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from celery.backends.base import DisabledBackend
 from celery.utils.log import get_logger
 from celery.worker import state
 
 __all__ = ("Revocations",)
 
 logger = get_logger(__name__)
+
+#: Seconds for which a new connection waits for the record of a result store; what comes later is taken over then.
+RECALL_SECONDS = 2.0
 
 
 class Revocations:
@@ -27,10 +33,25 @@ class Revocations:
         if hasattr(transport, "on_revoked"):
             transport.on_revoked = self.learn
             return
-        try:
-            self.learn(*self.consumer.app.backend.recall_revoked())
-        except Exception as error:  # the store has troubles of its own
-            logger.warning("The record of revoked tasks could not be read: %r", error)
+        if isinstance(self.consumer.app.backend, DisabledBackend):
+            return
+        found: deque[tuple[list[str], dict[str, list[Any]]]] = deque()
+        is_over = threading.Event()
+
+        def recall() -> None:
+            try:
+                found.append(self.consumer.app.backend.recall_revoked())
+                self.consumer.call_soon(take_over)
+            finally:
+                is_over.set()
+
+        def take_over() -> None:
+            if found:
+                self.learn(*found.pop())
+
+        self.consumer.bookkeeper.submit(recall)
+        is_over.wait(RECALL_SECONDS)  # so that messages find it read, if the store is well
+        take_over()
 
     def learn(self, ids: list[str], stamps: Mapping[str, list[Any]]) -> None:
         """Take over what is on record."""
@@ -40,8 +61,15 @@ class Revocations:
 
     def store(self, ids: Iterable[str], stamps: Mapping[str, Iterable[Any]] | None = None) -> None:
         """Record that tasks are revoked, for whoever starts later: the client may be one that does not."""
-        consumer = self.consumer
+        consumer, stamps = self.consumer, stamps or {}
         try:
-            consumer.app.control.remember_revoked(ids, stamps or {}, connection=consumer.connection)
+            if consumer.app.control.broker_remembers_revoked(ids, stamps, consumer.connection):
+                return
         except Exception as error:  # it is revoked here all the same
             logger.warning("That tasks are revoked could not be recorded: %r", error)
+        else:
+            if not isinstance(consumer.app.backend, DisabledBackend):
+                consumer.bookkeeper.submit(self._remember, list(ids), stamps)
+
+    def _remember(self, ids: list[str], stamps: Mapping[str, Iterable[Any]]) -> None:
+        self.consumer.app.backend.remember_revoked(ids, stamps)

@@ -7,6 +7,7 @@ from typing import Any
 
 from billiard.common import TERM_SIGNAME
 
+from celery.backends.base import DisabledBackend
 from celery.platforms import signals as platform_signals
 from celery.utils.functional import maybe_list
 from celery.utils.log import get_logger
@@ -146,13 +147,13 @@ def _tell_those_who_wait(state: Any, ids: Iterable[str]) -> None:
     """Store that tasks are revoked, but for those that run here: they go on, or are terminated and told of then."""
     state.consumer.pool.look()
     running = {request.id for request in worker_state.active_requests}
-    backend = state.app.backend
-    try:
-        for task_id in ids:
-            if task_id not in running:
-                backend.mark_as_revoked_ahead(task_id)
-    except Exception as error:  # the store has troubles of its own; the tasks are revoked all the same
-        logger.warning("That tasks are revoked could not be stored: %r", error)
+    if not isinstance(state.app.backend, DisabledBackend):
+        state.consumer.bookkeeper.submit(_mark_revoked, state.app, [each for each in ids if each not in running])
+
+
+def _mark_revoked(app: Any, ids: Iterable[str]) -> None:
+    for task_id in ids:
+        app.backend.mark_as_revoked_ahead(task_id)
 
 
 def _terminate(state: Any, requests: Iterable[Any], signal: Any) -> list[str]:

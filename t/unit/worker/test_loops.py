@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -133,6 +134,22 @@ def test_a_signal_wakes_the_hub(hub):
         assert time.monotonic() - start < 0.9
     finally:
         signal.signal(signal.SIGUSR2, previous)
+
+
+def test_another_thread_wakes_the_hub(hub):
+    done = []
+
+    def ask():
+        hub.call_soon(lambda: done.append(time.monotonic()))
+        loops.wake(hub)
+
+    with loops.wake_on_signal(hub):
+        start = time.monotonic()
+        thread = threading.Timer(0.05, ask)
+        thread.start()
+        loops.turn(hub, 30, until=lambda: bool(done))
+        thread.join()
+    assert done[0] - start < 0.9
 
 
 def test_the_wakeup_descriptor_is_put_back(hub):

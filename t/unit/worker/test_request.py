@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from billiard.exceptions import Terminated
@@ -339,6 +340,62 @@ def test_requests_of_a_task_share_what_is_the_same(app):
     request = cls(Message())
     assert (request.task, request.hostname, request.app) == (app.tasks["add"], "w1@test", app)
     assert cls.__name__ == "Request"
+
+
+@pytest.fixture
+def books(monkeypatch):
+    """States that were given to the bookkeeper: ``(mark, id, done)``; it stores none of them by itself."""
+    given = []
+
+    def store(task, mark, task_id, *arguments, done=None, at_most=None, **keywords):
+        given.append((mark, task_id, done, at_most))
+
+    monkeypatch.setattr(Request, "_keep_books", staticmethod(store))
+    return given
+
+
+def test_a_late_task_is_acknowledged_when_the_failure_that_this_process_tells_is_stored(make, books):
+    request = make("late")
+    request.on_started(42, time.monotonic())
+    request.on_timeout(False, 3)
+    [(mark, task_id, done, _)] = books
+    assert (mark, task_id, request.said) == ("mark_as_failure", "id-1", [])
+    assert types(request) == ["task-started", "task-failed"]
+
+    done()
+    assert request.said == ["ack"]
+
+
+def test_a_lost_late_task_is_acknowledged_when_that_is_stored(make, books):
+    request = make("late")
+    request.on_started(42, time.monotonic())
+    request.on_lost(WorkerLostError("killed"))
+    [(mark, _, done, at_most)] = books
+    assert (mark, at_most, request.said) == ("mark_as_failure", None, [])
+
+    done()
+    assert request.said == ["ack"]
+
+
+def test_what_never_began_waits_for_a_store_for_a_moment_only(make, books):
+    request = make("late", expires="2001-01-01T00:00:00")
+    assert request.revoked()
+    [(mark, _, done, at_most)] = books
+    assert (mark, request.said) == ("mark_as_revoked", [])
+    assert at_most <= 1
+
+    done()
+    assert request.said == ["ack"]
+
+
+def test_what_is_given_back_waits_for_no_store(make, books):
+    request = make("late")
+    request.on_started(42, time.monotonic())
+    request.cancel(SimpleNamespace(terminate_job=lambda pid, signum: True))
+    request.reject(requeue=True)
+
+    assert [mark for mark, *_ in books] == ["mark_as_retry"]
+    assert request.said == [("reject", True)]
 
 
 def test_it_is_acknowledged_once(make):
