@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from actors import HERE, wait_for_progress
 from canvas_scenarios import conf
 from messages import stored_result
+from operations import run_script
 from proxy import Proxy
 from redis_scenarios import QUICK_START
 from scenario import Skipped, Stage, is_root, scenario
@@ -392,6 +393,74 @@ def result_directory_is_away(stage: Stage) -> dict[str, Any]:
             )
         )
     return {**outages(stage, cells), **figures}
+
+
+# -- the main process --------------------------------------------------------------------------------------------------
+
+#: Each of these ends by the worker's main process; then it is asked to answer until ``seconds`` are over.
+ENDED_BY_THE_WORKER = """
+import json, sys, time, faultapp
+from datetime import datetime, timedelta, timezone
+control, began = faultapp.app.control, time.monotonic()
+ids = {
+    "limited FAILURE": faultapp.sleeps.apply_async(time_limit=0.3).id,
+    "lost FAILURE": faultapp.poison.delay().id,
+    "expired REVOKED": faultapp.effect.apply_async(expires=datetime.now(timezone.utc) - timedelta(minutes=1)).id,
+    "revoked ahead REVOKED": faultapp.effect.apply_async(countdown=3600).id,
+    "terminated REVOKED": faultapp.sleeps.delay().id,
+}
+control.revoke(ids["revoked ahead REVOKED"])
+time.sleep(1)
+control.revoke(ids["terminated REVOKED"], terminate=True)
+slowest = 0.0
+while time.monotonic() - began < float(sys.argv[1]):
+    asked = time.monotonic()
+    control.ping(timeout=3, limit=1)
+    slowest = max(slowest, time.monotonic() - asked)
+    time.sleep(0.1)
+print(json.dumps({"ids": ids, "slowest": slowest}))
+"""
+
+
+@scenario("F25-main", unprotected="unprotect.books=off", tasks=1_000, short=0.05)
+def the_main_process_does_not_wait(stage: Stage) -> dict[str, Any]:
+    """What the worker's main process has to store waits for the store, not the worker: it answers, and tasks go on."""
+    figures: dict[str, Any] = {}
+    cells = ["killed"] if stage.unprotected else ["killed", "stopped"]
+    wrong = stage.each(cells, lambda outage: ends_told_by_the_worker(stage, outage, figures))
+    assert not wrong, "\n".join(wrong)
+    return figures
+
+
+def ends_told_by_the_worker(stage: Stage, outage: str, figures: dict[str, Any]) -> str | None:
+    """End tasks in all ways that the main process tells of, during one outage; returns what is wrong then."""
+    seconds = max(4.0, OUTAGE_SECONDS * stage.scale)
+    directory = stage.directory / outage
+    directory.mkdir()
+    broker = stage.redis(directory=directory / "broker")
+    store = stage.redis(durable=True, directory=directory / "store")
+    env = stage.env(broker.url, store.url, directory=directory, **conf(redis_socket_timeout=1, task_acks_late=False))
+    worker = stage.worker(env, *QUICK_START)
+    with OUTAGES[outage](store):
+        publisher = stage.publish({**env, "FAULT_PACE": str(seconds / 50)}, "effect", 40, 0.001)
+        said = json.loads(run_script(ENDED_BY_THE_WORKER, env, seconds))
+        done_meanwhile = (directory / "effects").read_text().count("end ")
+    publisher.wait(30)
+    if said["slowest"] > 2:
+        return f"{outage}: the worker took {said['slowest']:.1f} s to answer; {worker.log}"
+    if done_meanwhile < 10:
+        return f"{outage}: only {done_meanwhile} tasks ran meanwhile; {worker.log}"
+
+    def missing() -> list[str]:
+        states = {name: (stored_result(store.client, id) or {}).get("status") for name, id in said["ids"].items()}
+        return [f"{name}, not {state}" for name, state in states.items() if name.rpartition(" ")[2] != state]
+
+    try:
+        wait_until(lambda: not missing(), 30, "what the worker had to store")
+    except TimeoutError:
+        return f"{outage}: {missing()}; {worker.log}"
+    figures[outage] = {"slowest answer s": round(said["slowest"], 2), "tasks meanwhile": done_meanwhile}
+    return None if worker.is_running() else f"{outage}: the worker ended; {worker.log}"
 
 
 def get_in_time(env: dict[str, str]) -> tuple[float, str]:
