@@ -549,17 +549,17 @@ class Request(Accepted):
         """Tell the broker that the message is done with; once."""
         if not self.acknowledged:
             self.acknowledged = True
-            self._answer(lambda: self._on_ack(logger, self._connection_errors))
+            self._answer(self._on_ack)
 
-    def _answer(self, answer: Callable[[], Any]) -> None:
+    def _answer(self, answer: Callable[..., Any], *arguments: Any) -> None:
         """Answer the broker; the end of a task is told to the store first, for without an answer it is heard of again.
 
         What never began waits for `HOLD_SECONDS` at most: its place in the credit is for others if the store is away.
         """
         if self._records_due:
-            self._held_answer = answer
+            self._held_answer = partial(answer, logger, self._connection_errors, *arguments)
         else:
-            answer()
+            answer(logger, self._connection_errors, *arguments)
 
     def reject(self, requeue: bool = False) -> None:
         """Tell the broker that the message is refused; ``requeue`` puts it back into its queue."""
@@ -567,7 +567,7 @@ class Request(Accepted):
             self.acknowledge()
         elif not self.acknowledged:
             self.acknowledged = True
-            self._answer(lambda: self._on_reject(logger, self._connection_errors, requeue))
+            self._answer(self._on_reject, requeue)
             self.send_event("task-rejected", requeue=requeue)
 
     def send_event(self, type: str, **fields: Any) -> None:
