@@ -91,6 +91,18 @@ class Bench:
             start_new_session=True,
         )
 
+    @contextmanager
+    def warm_worker(self, side: Side, env: dict[str, str], rest: float) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a worker that has done 100 tasks, and then rested for ``rest`` seconds."""
+        worker = self.worker(side, env)
+        try:
+            self.client(side, "enqueue", 50, env)
+            self.wait_ticks(100, 60)
+            time.sleep(rest)
+            yield worker
+        finally:
+            stop(worker)
+
     def count(self) -> int:
         return self.ticks.stat().st_size // TICK.size
 
@@ -183,11 +195,7 @@ def drain(bench: Bench, side: Side, n: int, results: bool = False, broker: str =
     """A preloaded queue, drained by an already warm worker: CPU a task, tasks a second, round trips a task."""
     bench.clean(broker)
     env = bench.environment(results, broker)
-    worker = bench.worker(side, env)
-    try:
-        bench.client(side, "enqueue", 50, env)
-        bench.wait_ticks(100, 60)
-        time.sleep(1)
+    with bench.warm_worker(side, env, rest=1) as worker:
         os.kill(worker.pid, signal.SIGSTOP)  # the queue fills while nobody takes from it
         bench.client(side, "enqueue", n, env)
         pids = processes_of(worker.pid)
@@ -196,8 +204,6 @@ def drain(bench: Bench, side: Side, n: int, results: bool = False, broker: str =
         os.kill(worker.pid, signal.SIGCONT)
         bench.wait_ticks(n)
         took, after, times = cpu_seconds(pids) - cpu, bench.stats(), bench.times()
-    finally:
-        stop(worker)
     return {
         "worker CPU us a task": took / n * 1e6,
         "tasks/s": n / (times[-1] - times[0]),
@@ -276,11 +282,7 @@ def weight(bench: Bench, side: Side, n: int) -> dict[str, float]:
     bare = min(python("pass") for _ in range(7))
     package = min(python("from celery import Celery; Celery()") for _ in range(7)) - bare
     app = min(python("import benchapp") for _ in range(7)) - bare
-    worker = bench.worker(side, env)
-    try:
-        bench.client(side, "enqueue", 50, env)
-        bench.wait_ticks(100, 60)
-        time.sleep(2)
+    with bench.warm_worker(side, env, rest=2) as worker:
         pids = processes_of(worker.pid)
         cpu = cpu_seconds(pids)
         time.sleep(5)
@@ -290,19 +292,13 @@ def weight(bench: Bench, side: Side, n: int) -> dict[str, float]:
             "idle PSS MB": pss_megabytes(pids),
             "idle CPU %": (cpu_seconds(pids) - cpu) / 5 * 100,
         }
-    finally:
-        stop(worker)
 
 
 def idle(bench: Bench, side: Side, n: int, broker: str = "redis") -> dict[str, float]:
     """What a worker with nothing to do takes in ``n`` seconds: CPU, and what it sends to the broker."""
     bench.clean(broker)
     env = bench.environment(False, broker)
-    worker = bench.worker(side, env)
-    try:
-        bench.client(side, "enqueue", 50, env)
-        bench.wait_ticks(100, 60)
-        time.sleep(5)
+    with bench.warm_worker(side, env, rest=5) as worker:
         pids = processes_of(worker.pid)
         packets = bench.packets() if broker == "amqp" else 0
         cpu, began = cpu_seconds(pids), time.monotonic()
@@ -313,8 +309,6 @@ def idle(bench: Bench, side: Side, n: int, broker: str = "redis") -> dict[str, f
         if broker == "amqp":
             return {"idle CPU %": used, "packets a minute": (bench.packets() - packets) / seconds * 60}
         return {"idle CPU %": used, "commands a minute": len(commands) / seconds * 60}
-    finally:
-        stop(worker)
 
 
 #: Name → (function, N, further arguments).
