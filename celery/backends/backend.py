@@ -177,12 +177,23 @@ class Backend(Codec, Outcomes, Chords):
                 ),
             )
 
+        self._write(store, lambda: len(self.encode(result)))
+        return result
+
+    def _write(self, store: Callable[[], Any], size: Callable[[], int]) -> None:
+        """Store a record, or keep it if the store is away."""
+        self.do_or_owe(store, size)
+
+    def do_or_owe(self, job: Callable[[], Any], size: Callable[[], int] = lambda: 0) -> None:
+        """Do ``job()``; a worker's slot keeps it for later if the store is away.  It may be done twice.
+
+        ``size()`` is about how many bytes it takes meanwhile.
+        """
         owed: Owed | None = getattr(self._owing, "owed", None)
         if owed is None:
-            store()
+            job()
         else:
-            owed.store(store, lambda: len(self.encode(result)))
-        return result
+            owed.store(job, size)
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """Return the record of a task; one with state PENDING if there is none.

@@ -101,10 +101,14 @@ class Outcomes:
 
     def mark_as_ignored(self, request: Any) -> None:
         """The task wants no state of its own; one that it has written itself is told to the chord it belongs to."""
-        if request.chord and request.id:
+
+        def count() -> None:
             meta = self.get_task_meta(request.id, cache=False)
             if meta["status"] in states.READY_STATES:
                 self.on_chord_part_return(request, meta["status"], meta["result"])
+
+        if request.chord and request.id:
+            self.do_or_owe(count)
 
     def mark_as_revoked(
         self,
@@ -195,6 +199,8 @@ class Outcomes:
         ) -> Any: ...
 
         def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None: ...
+
+        def do_or_owe(self, job: Callable[[], Any]) -> None: ...
 
         def send_held(self) -> None: ...
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 from actors import HERE, Worker
@@ -50,10 +51,10 @@ def answer(client: subprocess.Popen[str], seconds: float = 110) -> dict[str, Any
     return figures
 
 
-def lines(stage: Stage, name: str) -> dict[str, list[list[str]]]:
+def lines(directory: Path, name: str) -> dict[str, list[list[str]]]:
     """Return the words behind each label that was noted in the file ``name``."""
     found: dict[str, list[list[str]]] = defaultdict(list)
-    path = stage.directory / name
+    path = directory / name
     for line in path.read_text().splitlines() if path.exists() else ():
         label, task_id, word = line.rsplit(" ", 2)
         found[label].append([task_id, word])
@@ -87,9 +88,9 @@ def chords_with_killed_and_repeated_members(stage: Stage) -> dict[str, Any]:
     wait_until(
         lambda: not redis.client.llen("celery") and not redis.client.hlen("unacked"), 20, "the queue to be empty"
     )
-    bodies = lines(stage, "bodies")
+    bodies = lines(stage.directory, "bodies")
     check_released_once(stage, bodies, count + links + 5)
-    assert not lines(stage, "errbacks"), lines(stage, "errbacks")
+    assert not lines(stage.directory, "errbacks"), lines(stage.directory, "errbacks")
     check_nothing_left(redis)
     return {**figures, "bodies": len(bodies), "kills": len(stage.oracle.faults), "again": redeliveries(stage)}
 
@@ -111,7 +112,7 @@ def check_nothing_left(redis: OwnRedis) -> None:
 
 
 def redeliveries(stage: Stage) -> int:
-    return sum(word == "True" for runs in lines(stage, "bodies").values() for _, word in runs)
+    return sum(word == "True" for runs in lines(stage.directory, "bodies").values() for _, word in runs)
 
 
 @scenario("F26c", tasks=200)
@@ -132,9 +133,9 @@ def chords_while_the_store_restarts(stage: Stage) -> dict[str, Any]:
         stage.oracle.note_fault("restart of the store")
         restarts += 1
     seconds = answer(client)["seconds"]
-    bodies = lines(stage, "bodies")
+    bodies = lines(stage.directory, "bodies")
     check_released_once(stage, bodies, count)
-    assert not lines(stage, "errbacks"), lines(stage, "errbacks")
+    assert not lines(stage.directory, "errbacks"), lines(stage.directory, "errbacks")
     check_nothing_left(store)
     return {"bodies": len(bodies), "restarts": restarts, "seconds of it": round(seconds, 1)}
 
@@ -154,19 +155,19 @@ def every_chord_ends(stage: Stage) -> dict[str, Any]:
 
     def have_all_ended() -> bool:
         restart(worker, other)
-        return set(lines(stage, "errbacks")) >= set(started)
+        return set(lines(stage.directory, "errbacks")) >= set(started)
 
     try:
         wait_until(have_all_ended, 15 if stage.unprotected else 45, "the errbacks of all chords")
     except TimeoutError as error:
-        missing = sorted(set(started) - set(lines(stage, "errbacks")))
+        missing = sorted(set(started) - set(lines(stage.directory, "errbacks")))
         raise AssertionError(f"chords that never end: {missing}; seed {stage.seed}, {stage.directory}") from error
     slowest = time.monotonic() - began
     time.sleep(2.5)  # for what should not come
-    ended = lines(stage, "errbacks")
+    ended = lines(stage.directory, "errbacks")
     twice = {label: runs for label, runs in ended.items() if len(runs) != 1}
     assert not twice, f"errbacks that ran more than once: {twice}; seed {stage.seed}"
-    bodies = lines(stage, "bodies")
+    bodies = lines(stage.directory, "bodies")
     assert not bodies, f"bodies that ran although a member did not: {bodies}"
     return {"chords": len(started), "slowest s": round(slowest, 1)}
 

@@ -10,6 +10,7 @@ import hung  # noqa: F401
 import malformed  # noqa: F401
 import matrix  # noqa: F401
 import operations  # noqa: F401
+import owed_scenarios  # noqa: F401
 import pools  # noqa: F401
 import rabbit_poison  # noqa: F401
 import rabbit_scenarios  # noqa: F401

@@ -11,6 +11,7 @@ import marshal
 import pickle
 from binascii import a2b_base64
 from collections.abc import Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.exceptions import DecodeError
@@ -41,6 +42,9 @@ LARGE_BODY = 1 << 20
 
 #: Results of tasks that take less than this wait for each other, to be written together.
 BRIEF_SECONDS = 0.001
+
+#: Seconds between two lines that say that the store is still away.
+TELLS_AGAIN_AFTER = 10.0
 
 #: Whether a test of the tests has switched this protection off.
 _GIVES_RESULTS_UP = is_active("unprotect.store")
@@ -134,8 +138,9 @@ class Runner:
         self._is_passing_trouble = backend.is_passing_trouble
         #: Whether results wait here for a store that did not take them.
         self.owes = False
-        #: The last error of a store that was logged.
+        #: The last error of a store that was logged, and when.
         self._told: Exception | None = None
+        self._told_at = 0.0
         #: Names of tasks that took less than `BRIEF_SECONDS` the last time.
         self._brief: set[str] = set()
 
@@ -213,9 +218,11 @@ class Runner:
             self._try_to_confirm()
         except Exception as exc:
             self.owes = not _GIVES_RESULTS_UP and self._is_passing_trouble(exc)
-            if exc is not self._told:  # else the store was not tried again, and there is nothing new
-                self._told = exc
-                logger.error("Results could not be stored%s: %s", " yet" if self.owes else "", exc)
+            if not self.owes:
+                logger.error("Results could not be stored: %s", exc)
+            elif str(exc) != str(self._told) or monotonic() > self._told_at + TELLS_AGAIN_AFTER:
+                self._told, self._told_at = exc, monotonic()
+                logger.error("Results could not be stored yet: %s", exc)
         else:
             self.owes, self._told = False, None
 

@@ -136,6 +136,7 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         self._lines = Lines(self._open_line, self.max_connections, self.connparams.get("socket_timeout"))
         self._listeners = Lines(self._open_line, self.max_connections, self.connparams.get("socket_timeout"))
         self._local = threading.local()
+        self._owing = threading.local()
         self._deferred: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, ...]:
@@ -167,7 +168,8 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         """Do an exchange, again on another line if a connection is lost; for what may be done twice."""
         deferred = getattr(self._local, "deferred", None)
         if deferred is not None:
-            return self._ensure_patiently(partial(deferred.use, exchange))
+            retries = {"max_retries": 1} if getattr(self._local, "is_hasty", False) else {}
+            return self._ensure_patiently(partial(deferred.use, exchange), **retries)
         return self.ensure(self._exchange, (exchange,))
 
     def _exchange(self, exchange: Callable[[Line], Any]) -> Any:
@@ -202,9 +204,9 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
             **policy,
         )
 
-    def _ensure_patiently(self, step: Callable[[], Any]) -> Any:
+    def _ensure_patiently(self, step: Callable[[], Any], **policy: Any) -> Any:
         """Do what a worker's child cannot do without: it also waits for a server that is full, or refuses the login."""
-        policy = self.retry_policy
+        policy = {**self.retry_policy, **policy}
         errors = (*self.connection_errors, *PASSING_ERRORS)
         return retry_over_time(step, errors, (), {}, self._pauses(policy), **policy)
 
@@ -355,12 +357,28 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
                 if _store(line, packet) is not None:  # else somebody wrote in between
                     return
 
-        self._ensured(exchange)
+        self.do_or_owe(lambda: self._ensured(exchange), lambda: len(packet))
 
     # -- confirmations
 
+    def _write(self, store: Callable[[], Any], size: Callable[[], int]) -> None:
+        store()  # what is not confirmed is kept anyway
+
+    def do_or_owe(self, job: Callable[[], Any], size: Callable[[], int] = lambda: 0) -> None:
+        super().do_or_owe(partial(self._do_hastily, job), size)
+
+    def _do_hastily(self, job: Callable[[], Any]) -> None:
+        """Do what can be done again later, so that a store which is away holds nobody up."""
+        was_hasty = getattr(self._local, "is_hasty", False)
+        self._local.is_hasty = True
+        try:
+            job()
+        finally:
+            self._local.is_hasty = was_hasty
+
     def defer_confirmations(self) -> None:
         """From now on, a store by this thread returns once it is written; ``flush`` waits for what Redis says."""
+        super().defer_confirmations()
         if getattr(self._local, "deferred", None) is None:
             deferred = Deferred(self._open_line, self._ensure_patiently)
             self._local.deferred = deferred
@@ -375,11 +393,13 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         deferred = getattr(self._local, "deferred", None)
         if deferred is not None:
             deferred.flush()
+        super().flush()
 
     def try_flush(self) -> None:
         deferred = getattr(self._local, "deferred", None)
         if deferred is not None:
             deferred.flush(patiently=False)
+        super().try_flush()
 
 
 def _store(line: Line, packet: bytes) -> Any:

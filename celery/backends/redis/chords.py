@@ -12,6 +12,7 @@ or the sweep, sends the body if its holder died; it always has the same task id.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -63,6 +64,8 @@ class RedisChords:
         decode: Callable[[Any], Any]
         encode_result: Callable[[Any, str], Any]
         exception_to_python: Callable[[Any], Any]
+        do_or_owe: Callable[..., None]
+        is_passing_trouble: Callable[[BaseException], bool]
         get_key_for_group: Callable[..., Any]
 
         @property
@@ -124,14 +127,18 @@ class RedisChords:
         group_id, task_id = request.group, request.id
         if not group_id or not task_id:
             return
-        token = f"{task_id}:{uuid4().hex}"
-        count = self._count(group_id, task_id, request.group_index, state, result, token)
-        if count:
-            failpoint("chord.before_release")
-            self._send_body(group_id, self.app.signature(request.chord), token, propagate is not False)
-
-    def _count(self, group_id: str, task_id: str, index: Any, state: str, result: Any, token: str) -> int:
         part = self.encode([1, task_id, state, self.encode_result(result, state)])
+        index, body = request.group_index, request.chord
+
+        def count_and_release() -> None:
+            token = f"{task_id}:{uuid4().hex}"
+            if self._count(group_id, task_id, index, part, token):
+                failpoint("chord.before_release")
+                self._send_body(group_id, self.app.signature(body), token, propagate is not False)
+
+        self.do_or_owe(count_and_release, lambda: len(part))
+
+    def _count(self, group_id: str, task_id: str, index: Any, part: Any, token: str) -> int:
         keys = [self._chord_key(group_id, suffix) for suffix in (".j", ".t", ".s", ".d", "", _claim(token))]
         arguments = [
             task_id,
@@ -149,6 +156,8 @@ class RedisChords:
         try:
             values = self._values_of(group_id, propagate)
         except Exception as error:
+            if self.is_passing_trouble(error):
+                raise  # the chord is not to blame; the claim is kept for whoever comes again
             logger.debug("Chord %r fails: %r", group_id, error)
             chord_error = error if isinstance(error, ChordError) else ChordError(f"Join error: {error!r}")
             self._end_in_error(group_id, body, token, chord_error, error.__cause__ or error)
@@ -162,11 +171,15 @@ class RedisChords:
             self._end_in_error(group_id, body, token, ChordError(f"Callback error: {error!r}"), error)
             return
         failpoint("chord.after_release")
-        self._finish(group_id, token)
+        self._finish_soon(group_id, token)
 
     def _holds(self, group_id: str, token: str) -> bool:
         keys = [self._chord_key(group_id, suffix) for suffix in (_claim(token), ".s", ".b")]
         return bool(self._ensured(lambda line: HOLD.call(line, keys, [token, HOLD_SECONDS])))
+
+    def _finish_soon(self, group_id: str, token: str) -> None:
+        """Finish, and should the store be away, only that is done again: the body is on its way."""
+        self.do_or_owe(partial(self._finish, group_id, token))
 
     def _finish(self, group_id: str, token: str) -> None:
         """No further delivery of a member completes the chord again."""
@@ -181,7 +194,7 @@ class RedisChords:
     ) -> None:
         if self._holds(group_id, token):
             fail_body(self, body, error, cause)
-            self._finish(group_id, token)
+            self._finish_soon(group_id, token)
 
     # -- members that do not report
 
@@ -240,6 +253,8 @@ class RedisChords:
                 return join(timeout=timeout, propagate=propagate)
         except Exception as error:
             culprit = next(header._failed_join_report(), None)
+            if culprit is None and self.is_passing_trouble(error):
+                raise
             text = f"Dependency {culprit.id} raised {error!r}" if culprit is not None else repr(error)
             raise ChordError(text) from error
 
