@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from kombu import Producer
 from kombu.exceptions import OperationalError
 
+from celery.beat.checks import check_fields, check_schedule
 from celery.beat.entries import Entries, ScheduleEntry, SchedulingError, believable, evaluated, missed_runs
 from celery.beat.moments import key_of
 from celery.exceptions import ImproperlyConfigured
@@ -161,12 +162,13 @@ class Scheduler:
         if isinstance(entry, self.Entry):
             entry.app = self.app
             return entry
-        if not entry.get("task"):
-            raise ImproperlyConfigured(f"`beat_schedule`, entry {name!r}: it names no `task`")
         try:
-            return self.Entry(**{**entry, "name": name, "app": self.app})
-        except (TypeError, AttributeError, ValueError) as error:
+            check_fields(entry)
+            made = self.Entry(**{**entry, "name": name, "app": self.app})
+            check_schedule(made)
+        except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise ImproperlyConfigured(f"`beat_schedule`, entry {name!r}: {error}") from error
+        return made
 
     def schedules_equal(self, old_schedules: Any, new_schedules: Any) -> bool:
         """Whether the heap made of the one is good for the other."""

@@ -111,6 +111,10 @@ def _not_a_mapping(value: Any) -> str | None:
     return None
 
 
+def _not_a_schedule(value: Any) -> str | None:
+    return None if hasattr(value, "items") else "a dictionary of entries by name"
+
+
 def _not_a_list(value: Any) -> str | None:
     return "a list" if isinstance(value, (Real, Mapping)) else None
 
@@ -141,6 +145,7 @@ _BY_TYPE: dict[str, Callable[[Any], str | None]] = {
     "tuple": _not_a_list,
 }
 _SPECIAL: dict[str, Callable[[Any], str | None]] = {
+    "beat_schedule": _not_a_schedule,
     "worker_concurrency": _not_a_concurrency,
     "timezone": _not_a_timezone,
 }

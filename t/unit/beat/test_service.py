@@ -9,11 +9,16 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from kombu.exceptions import OperationalError
 
-from celery import signals
+from celery import shared_task, signals
 from celery.beat import EmbeddedService, PersistentScheduler, Scheduler, Service
 from celery.beat.clock import ClockWatch
 from celery.exceptions import ImproperlyConfigured
 from celery.schedules import crontab, schedule
+
+
+@shared_task(name="beat.told")
+def told():
+    """A task, where its name is needed."""
 
 
 @pytest.fixture
@@ -79,6 +84,15 @@ def test_schedulers_have_paths(app, tmp_path):
         ({"task": "x", "schedule": "every day"}, "is no schedule"),
         ({"task": "x", "schedule": 3, "foo": 1}, "foo"),
         ({"schedule": 3}, "names no `task`"),
+        ({"task": "x"}, "has no `schedule`"),
+        ({"task": "x", "schedule": None}, "has no `schedule`"),
+        ({"task": "x", "schedule": schedule("5")}, "seconds or a timedelta, not '5'"),
+        ({"task": "x", "schedule": crontab}, r"instance is needed, such as crontab\(\.\.\.\)"),
+        ({"task": "x", "schedule": float("inf")}, "infinity"),
+        ({"task": told, "schedule": 3}, "must be a name, such as 'beat.told'"),
+        ({"task": "x", "schedule": 3, "options": "low"}, "`options` must be a dictionary, not 'low'"),
+        ({"task": "x", "schedule": 3, "kwargs": [1]}, r"`kwargs` must be a dictionary, not \[1\]"),
+        (5, "a dictionary of fields, not 5"),
     ],
 )
 def test_an_entry_that_is_wrong_is_named(app, fields, reason):

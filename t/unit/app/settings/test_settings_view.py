@@ -347,6 +347,7 @@ def test_versions_of_two_apps_never_meet():
         ("task_time_limit", -1, "`task_time_limit` must be a number that is not negative, is -1"),
         ("task_queues", "a,b", "`task_queues` must be a dictionary, is 'a,b'"),
         ("accept_content", 3, "`accept_content` must be a list, is 3"),
+        ("beat_schedule", [3], "`beat_schedule` must be a dictionary of entries by name, is [3]"),
         ("task_protocol", 3, "`task_protocol` must be one of 1, 2, is 3"),
         ("redis_port", "redis://u:secret@h", "`redis_port` must be a whole number, is 'redis://u:********@h'"),
         ("database_table_names", "secret", "`database_table_names` must be a dictionary, is ********"),
