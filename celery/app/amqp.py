@@ -343,11 +343,11 @@ class AMQP:
 
 
 def _checked_arguments(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    if args is None:
-        args = ()
+    if not args:
+        args = ()  # Upstream: also for an empty list, which would be shown as `[]`
     elif not isinstance(args, (list, tuple)):
         raise TypeError(f"task args must be a list or tuple, not {type(args).__name__}")
-    if kwargs is None:
+    if not kwargs:
         kwargs = {}
     elif not isinstance(kwargs, Mapping):
         raise TypeError(f"task keyword arguments must be a mapping, not {type(kwargs).__name__}")

@@ -235,6 +235,14 @@ class TestPlans:
         assert (first["a"], first["argsrepr"], first["shadow"]) == (1, "secret", "s")
         assert ("a" in second, second["argsrepr"], second["shadow"]) == (False, "(2,)", None)
 
+    @pytest.mark.parametrize(("args", "kwargs"), [([], None), ({}, []), ("", "")])
+    def test_whatever_is_empty_stands_for_no_arguments(self, app, broker, args, kwargs):
+        app.send_task("t", args, kwargs)
+
+        [message] = broker.messages
+        assert (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]) == ("()", "{}")
+        assert message["body"].startswith("[[], {}, ")
+
     def test_arguments_are_shown_as_deep_as_the_setting_says(self, app, add, broker):
         for app.conf.task_repr_maxlevels in (1, 3):
             app.send_task("t", ([[[1]]],), {"k": {"a": {}}})
