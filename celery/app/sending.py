@@ -13,11 +13,15 @@ from celery import signals
 from celery.app.deadlines import with_deadline
 from celery.app.encoding import encode
 from celery.protocol.task import task_message
+from celery.utils.failpoints import is_active
 
 if TYPE_CHECKING:
     from celery.app.amqp import AMQP
 
 __all__ = ("MessageSender", "destination")
+
+#: Whether a test of the tests has switched this protection off.
+_NEEDS_BINDINGS = is_active("unprotect.direct")
 
 
 def destination(
@@ -31,7 +35,7 @@ def destination(
         return exchange, routing_key
     if exchange_type is None and queue is not None and queue.exchange is not None:
         exchange_type = queue.exchange.type
-    if (exchange_type or "direct") == "direct" and queue_name:
+    if (exchange_type or "direct") == "direct" and queue_name and not _NEEDS_BINDINGS:
         return "", queue_name
     if not exchange and queue is not None:
         return queue.exchange.name, routing_key or queue.routing_key

@@ -11,6 +11,7 @@ from redis import exceptions
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
 from celery.transports.errors import MessageTooLarge
+from celery.utils.failpoints import is_active
 
 __all__ = ("CHANNEL_ERRORS", "CONNECTION_ERRORS", "BrokerFull", "MessageTooLarge", "publish_error")
 
@@ -21,12 +22,13 @@ class BrokerFull(OperationalError):
 
 _upstream = get_redis_error_classes()
 
+#: What a server says that is master no more, or not yet.
+_MOVED = (exceptions.ReadOnlyError, MasterNotFoundError, SlaveNotFoundError)
+
 #: After these everything is built anew.  A ``KeyError`` is a bug, not a lost connection, so it is not among them.
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
     *(error for error in _upstream.connection_errors if error is not KeyError),
-    exceptions.ReadOnlyError,
-    MasterNotFoundError,
-    SlaveNotFoundError,
+    *(_MOVED if not is_active("unprotect.moved") else ()),
 )
 CHANNEL_ERRORS: tuple[type[BaseException], ...] = (*virtual.Transport.channel_errors, *_upstream.channel_errors)
 

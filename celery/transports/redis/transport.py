@@ -14,10 +14,14 @@ from celery.transports.redis.channel import Channel, SentinelChannel
 from celery.transports.redis.engine import Engine
 from celery.transports.redis.errors import CHANNEL_ERRORS, CONNECTION_ERRORS
 from celery.transports.redis.publisher import Publisher, Sender
+from celery.utils.failpoints import is_active
 
 __all__ = ("SentinelTransport", "Transport")
 
 logger = get_logger("celery.transports.redis")
+
+#: Whether a test of the tests has switched this protection off.
+_LEAVES_BINDINGS_LOST = is_active("unprotect.rebind")
 
 
 def _why_redis_is_missing() -> str:
@@ -78,8 +82,9 @@ class Transport(upstream.Transport):
 
     def on_flushed(self) -> None:
         """Called when the server lost every key: tell the queues' bindings again."""
-        for channel in self.channels:
-            channel.rebind()
+        if not _LEAVES_BINDINGS_LOST:
+            for channel in self.channels:
+                channel.rebind()
 
     def renew_in_thread(self) -> None:
         """Renew leases from a thread: for a worker whose tasks run on the thread that turns the loop."""

@@ -29,7 +29,7 @@ READ_BYTES = 262_144
 #: Much less would be slower than Redis publishes, which cuts off who has not taken 32 MiB.
 PUBLICATION_BYTES = 16 * READ_BYTES if not is_active("unprotect.intake") else None
 POLLIN, POLLOUT = 1, 4
-#: Whether a test of the tests has switched this protection off.
+#: Whether a test of the tests has switched this protection off: then each wire tells a script once.
 _NEVER_RELOADS = is_active("unprotect.reload")
 
 
@@ -58,6 +58,7 @@ class Wire:
         "_pending",
         "_reader",
         "_sock",
+        "_told",
         "closed",
         "fd",
         "heard_at",
@@ -76,6 +77,8 @@ class Wire:
         self.protocol = 2
         self.server_version: tuple[int, ...] = (0,)
         self._pending: deque[tuple[Callback, float, tuple[Script, bytes, int] | None]] = deque()
+        #: Scripts whose text this wire has sent.
+        self._told: set[Script] = set()
         self._reader = new_reader()
         #: Whether the reader had to make room for a large reply.
         self._is_swollen = False
@@ -190,11 +193,12 @@ class Wire:
             callback, _, script_call = pending.popleft()
             if (
                 script_call is not None
-                and not _NEVER_RELOADS
                 and isinstance(reply, ReplyError)
                 and str(reply).startswith("NOSCRIPT")
+                and not (_NEVER_RELOADS and script_call[0] in self._told)
             ):
                 script, tail, count = script_call
+                self._told.add(script)
                 with self._lock:
                     pending.append((callback, monotonic(), None))
                     self._write(b"*%d\r\n%b%b" % (count + 2, script.by_text, tail))
