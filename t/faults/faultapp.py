@@ -50,6 +50,16 @@ def effect(self, seconds=0.001):
 
 
 @app.task(bind=True)
+def waits(self, most):
+    """Run until the file ``go on`` is there, ``most`` seconds at most."""
+    start = time.monotonic_ns()
+    record("begin", self.request.id, os.getpid(), start)
+    while time.monotonic_ns() - start < most * 1e9 and not os.path.exists(os.path.join(DIRECTORY, "go on")):
+        time.sleep(0.02)
+    record("end", self.request.id, os.getpid(), start, time.monotonic_ns(), self.request.retries)
+
+
+@app.task(bind=True)
 def fails(self, size):
     """Raise an exception with ``size`` bytes of text."""
     start = time.monotonic_ns()

@@ -29,7 +29,7 @@ from celery.concurrency.processes.frames import (
 )
 from celery.concurrency.processes.inside import ChildSetup
 from celery.concurrency.processes.limits import Limits
-from celery.concurrency.processes.pace import SHORT_SECONDS, Pace
+from celery.concurrency.processes.pace import SHORT_SECONDS, new_pace
 from celery.concurrency.processes.page import DONE, RUNNING, SOFT_RAISED, STARTED_AT, STOPPING
 from celery.concurrency.processes.roster import Roster, logger
 from celery.utils.failpoints import failpoint, is_active
@@ -70,7 +70,7 @@ class Supervisor(Roster):
         super().__init__(limit, setup, **options)
         self.gives_ahead = gives_ahead
         self.backlog: deque[Job] = deque()
-        self.pace = Pace()
+        self.pace = new_pace()
         self.limits = Limits(self, hard_limit, soft_limit)
         self._is_looking = False
 
