@@ -18,6 +18,7 @@ from kombu.asynchronous import set_event_loop
 from redis_kit import Loop, Server, new_server
 
 from celery.transports import Connection
+from celery.transports.redis import lease as lease_registry
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +56,18 @@ def connect(server: Server) -> Iterator[Any]:
     yield make
     for connection in opened:
         connection.release()
+
+
+@pytest.fixture(autouse=True)
+def own_leases() -> Iterator[None]:
+    """Hold nothing when a test begins, as a new process does, and have no thread renew what an earlier one held."""
+    yield
+    for lease in lease_registry.all_leases():
+        lease.is_closing = True
+        if lease.keeper is not None:
+            lease.keeper.wake.set()
+            lease.keeper.join(10)
+    lease_registry._leases.clear()
 
 
 @pytest.fixture
