@@ -179,6 +179,16 @@ def connect_on_app_finalize(callback: Callable[[Any], Any]) -> Callable[[Any], A
     return callback
 
 
+def declare_in_every_app(function: Callable[..., Any], options: dict[str, Any]) -> Callable[[Any], Any]:
+    """Have every app that is finalized later make a task of ``function``; return what does it for one app."""
+
+    def declare(app: Any) -> Any:
+        return app._task_from_fun(function, **options)
+
+    declare.__wrapped__ = function  # type: ignore[attr-defined]  # for `celery.contrib.testing`, which forgets some
+    return connect_on_app_finalize(declare)
+
+
 def _announce_app_finalized(app: Any) -> None:
     for callback in list(_on_app_finalizers):
         callback(app)

@@ -77,10 +77,7 @@ def shared_task(*args: Any, **kwargs: Any) -> Any:
 
 
 def _shared(function: Callable[..., Any], options: dict[str, Any]) -> Any:
-    def declare(app: Any) -> Any:
-        return app._task_from_fun(function, **options)
-
-    _state.connect_on_app_finalize(declare)
+    declare = _state.declare_in_every_app(function, options)
     for app in _state._get_active_apps():
         with app._finalize_mutex:
             if app.finalized:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import celery
-from celery._state import connect_on_app_finalize
+from celery._state import declare_in_every_app
 from celery.app.registry import TaskRegistry
 from celery.exceptions import DuplicateTaskNameWarning
 from celery.local import PromiseProxy
@@ -21,7 +21,7 @@ from celery.utils.imports import gen_task_name
 if TYPE_CHECKING:
     from celery.app.task import Task as TaskOf  # `Task` is an attribute of every app
 
-__all__ = ("Declaring",)
+__all__ = ("Declaring", "function_of")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class Declaring:
         **options: Any,
     ) -> Any:
         if shared:
-            connect_on_app_finalize(lambda app: app._task_from_fun(function, **options))
+            declare_in_every_app(function, options)
         name = options.get("name") or self.gen_task_name(_name_of(function), function.__module__)
         first, _ = self._declared.setdefault(name, (function, options))
         if first is not function:
@@ -207,10 +207,15 @@ def warn_if_duplicate(name: str, first: Any, second: Any, consequence: str) -> N
     )
 
 
+def function_of(task: Any) -> Any:
+    """Return the function that a task was made of; a function is returned as it is."""
+    function = inspect.unwrap(getattr(task, "__wrapped__", None) or getattr(task, "run", None) or task)
+    return getattr(function, "__func__", function)
+
+
 def _place_of(task: Any) -> str:
     """Return ``module.function (file:line)`` of a task or a function."""
-    function = inspect.unwrap(getattr(task, "__wrapped__", None) or getattr(task, "run", None) or task)
-    function = getattr(function, "__func__", function)
+    function = function_of(task)
     code = getattr(function, "__code__", None)
     name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', _name_of(function))}"
     if code is None:

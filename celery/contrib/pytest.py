@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celery import _state
 from celery.contrib.testing.app import TestApp, setup_default_app
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def _test_app(
     app = TestApp(set_as_current=False, enable_logging=enable_logging, config=config, **parameters)
     with setup_default_app(app, use_trap=use_trap):
         yield app
+    _state._deregister_app(app)  # shared tasks of later tests are none of its
 
 
 # -- what projects override

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 from celery import Celery, _state
+from celery.app.declaring import function_of
 from celery.app.log import Logging
 
 #: the settings of a test app, unless others are given
@@ -84,9 +85,13 @@ def set_trap(app: Any) -> Iterator[None]:
 def setup_default_app(app: Any, use_trap: bool = False) -> Iterator[None]:
     """Put the default and the current app back at the end; with ``use_trap`` there are none meanwhile.
 
+    Tasks that functions have declared meanwhile are forgotten: the next test may declare others of the same name.
+    Those of modules stay, since a module is imported once.
+
     Upstream: ``app`` is not made the current one here; ``app.set_current()`` is up to the user (or a worker).
     """
     before = _state._tls.current_app, _state.default_app
+    finalizers = set(_state._on_app_finalizers)
     try:
         if use_trap:
             with set_trap(app):
@@ -95,3 +100,16 @@ def setup_default_app(app: Any, use_trap: bool = False) -> Iterator[None]:
             yield
     finally:
         _state._tls.current_app, _state.default_app = before
+        for callback in set(_state._on_app_finalizers) - finalizers:
+            function = getattr(callback, "__wrapped__", None)
+            if "<locals>" in getattr(function, "__qualname__", ""):
+                del _state._on_app_finalizers[callback]
+                _drop_copies(function)
+
+
+def _drop_copies(function: Any) -> None:
+    """Take the task of ``function`` out of the apps that have it because it was shared."""
+    for app in _state._get_active_apps():
+        for name, task in list(app._tasks.items()):
+            if name not in app._declared and function_of(task) is function_of(function):
+                del app._tasks[name]

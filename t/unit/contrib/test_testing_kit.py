@@ -55,6 +55,21 @@ def test_a_task_runs_in_the_worker(celery_app, celery_worker):
     assert sub.delay(5, 3).get(timeout=10) == 2
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_each_test_may_declare_tasks_of_the_same_names(celery_app, celery_worker, turn):
+    @celery_app.task
+    def mine():
+        return turn
+
+    @shared_task
+    def everybodys():
+        return turn
+
+    celery_worker.reload()
+    assert mine.delay().get(timeout=10) == turn
+    assert everybodys.delay().get(timeout=10) == turn
+
+
 def test_includes_are_known_and_shared_tasks_run(celery_app, celery_worker):
     import tasks
 
@@ -161,7 +176,7 @@ def test_a_project_tests_itself_with_it(tmp_path):
         timeout=100,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "8 passed" in run.stdout
+    assert "10 passed" in run.stdout
 
 
 def test_messages_are_as_a_consumer_gets_them():
