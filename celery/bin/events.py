@@ -11,6 +11,7 @@ import click
 
 from celery.bin.base import CeleryDaemonCommand, CeleryOption, handle_preload_options, log_level_option
 from celery.bin.preflight import (
+    become,
     check_identity,
     check_writable,
     parse_umask,
@@ -108,11 +109,12 @@ def _run_camera(
         maxrate=maxrate,
         loglevel=loglevel,
         logfile=logfile,
-        pidfile=pidfile,
+        pidfile=pidfile if detach else None,  # else it is held before anything is given up
         app=app,
     )
     _set_title("cam")
     if not detach:
+        become(uid, gid, mask, pidfile)
         run()
         return
     refuse_held_pidfile(pidfile)
