@@ -52,7 +52,7 @@ class App(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         try:
-            return find_app(value)
+            found = find_app(value)
         except ModuleNotFoundError as exc:
             module = str(value).partition(":")[0]
             if exc.name and (module == exc.name or module.startswith(f"{exc.name}.")):
@@ -63,6 +63,9 @@ class App(click.ParamType):
             self.fail(_failed_on_import(exc) if in_module else str(exc), param, ctx)
         except Exception as exc:
             self.fail(_failed_on_import(exc), param, ctx)
+        if not hasattr(found, "user_options"):
+            self.fail(f"`{value}` is no app; it is of the class `{found.__class__.__name__}`.", param, ctx)
+        return found
 
 
 def _searched() -> str:

@@ -108,12 +108,10 @@ def _arguments(ctx: click.Context, kind: str, name: str, words: list[str]) -> di
         if name in _commands(other):
             hint = f" It is a command of `celery {other}`."
         raise click.UsageError(f"Command {name} not recognized.{hint} `celery {kind} --list` prints all.", ctx)
-    if info.variadic:
-        return {info.variadic: list(words)}
     known = list(info.args or ())
-    if len(words) > len(known):
+    if len(words) > len(known) and not info.variadic:
         raise click.UsageError(f"Usage: celery {kind} {_usage(name, info)}; too many arguments: {words}", ctx)
-    values = {}
+    values: dict[str, Any] = {info.variadic: words[len(known) :]} if info.variadic else {}
     for (argument, kind_of), word in zip(known, words):  # noqa: B905 - words may be fewer
         try:
             values[argument] = kind_of(word) if kind_of else word

@@ -15,7 +15,7 @@ from celery.app.brokers import is_login_refused, login_refused, unreachable
 from celery.exceptions import CeleryWarning, ImproperlyConfigured, OperationalError, SecurityError
 from celery.platforms import EX_FAILURE, EX_UNAVAILABLE, LockFailed
 
-__all__ = ("EX_CONFIG", "Failure", "explained", "show_warnings_in_a_line")
+__all__ = ("EX_CONFIG", "Failure", "explained", "show_warnings_in_a_line", "store_unreadable")
 
 #: sysexits.h: something is wrong with the configuration.
 EX_CONFIG = getattr(os, "EX_CONFIG", 78)
@@ -43,6 +43,12 @@ def explained(error: Exception, app: Any = None) -> Failure:
             return Failure(f"{unreachable(connection, error)} {_place(app)}", EX_UNAVAILABLE)
     hint = "" if isinstance(error, click.ClickException) else "  --debug (before the command) shows where."
     return Failure(f"{type(error).__name__}: {str(error).rstrip()}{hint}", EX_FAILURE)
+
+
+def store_unreadable(app: Any, error: Exception) -> Failure:
+    """Return what to tell the user when the result store gave ``error`` in place of a record."""
+    where = f"Cannot read the result store {app.backend.as_uri()} ({str(error).rstrip(' .') or type(error).__name__})."
+    return Failure(f"{where} `result_backend`, or the option --result-backend, says where it is.", EX_UNAVAILABLE)
 
 
 def _connection(app: Any) -> Any:

@@ -8,6 +8,7 @@ import click
 
 from celery.backends.base import DisabledBackend
 from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
+from celery.bin.errors import store_unreadable
 from celery.exceptions import ImproperlyConfigured, TimeoutError
 
 
@@ -34,7 +35,7 @@ def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool, 
             "`celery result` needs `result_backend`, which is not set (option --result-backend)."
         )
     handle = _handle(app, task_id, task)
-    if not traceback and timeout is None and handle.state == "PENDING":
+    if (traceback or timeout is None) and _state(app, handle) == "PENDING" and not traceback:
         ctx.obj.error(
             f"Task {task_id} has no result yet: never sent, expired, or still waiting.  Ctrl-C ends the wait."
         )
@@ -49,6 +50,20 @@ def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool, 
         raise
     except Exception as exc:
         raise click.ClickException(f"Task {task_id} ended in {handle.state}: {type(exc).__name__}: {exc}") from exc
+
+
+def _state(app: Any, handle: Any) -> Any:
+    """Return the state of a task.
+
+    Raises:
+        Failure: the store cannot be read.
+    """
+    try:
+        return handle.state
+    except (ImproperlyConfigured, ImportError):
+        raise
+    except Exception as exc:
+        raise store_unreadable(app, exc) from exc
 
 
 def _handle(app: Any, task_id: str, task: str | None) -> Any:

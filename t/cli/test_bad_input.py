@@ -40,6 +40,7 @@ COMMANDS = [
     ("2", "-A nosuch worker", USAGE, r"Error: .*[Nn]o module (named )?.nosuch. \(searched: .*\)"),
     ("2", "-A proj:nosuch worker", USAGE, r"Error: .*Module `proj` has no `nosuch`; it has apps: `app`\."),
     ("2", "-A empty worker", USAGE, r"Error: .*Module `empty` has no app: give one as `empty:NAME`"),
+    ("2", "-A empty:x worker", USAGE, r"Error: .*`empty:x` is no app; it is of the class `int`\."),
     ("3", "-A broken worker", USAGE, r"Error: .*broken\.py line 2 failed on import: NameError: .*undefined_name"),
     ("3", "-A syntax worker", USAGE, r"Error: .*syntax\.py line 1 failed on import: SyntaxError"),
     ("3", "-A needs worker", USAGE, r"Error: .*needs\.py line 1 failed on import: ModuleNotFoundError: .*nosuch"),
@@ -136,6 +137,12 @@ COMMANDS = [
     ("23", "-A nostore result 123", CONFIG, r"Error: `celery result` needs `result_backend`, which is not set"),
     ("24", "-A proj result 123 --timeout 0.1", FAILURE, r"Error: Task 123 has no result after 0\.1 s"),
     ("24", "-A proj result 123 -t nosuch", USAGE, r"Error: --task: there is no task of the name `nosuch`"),
+    (
+        "24",
+        "-A away result 123",
+        UNAVAILABLE,
+        r"Error: Cannot read the result store redis://:\*\*@127\.0\.0\.1:1/0 \(.*[Cc]onnection refused\)\. `result_backend`",
+    ),
     ("25", "-A atlantis worker", CONFIG, r"Error: `timezone` must be the name of a time zone \(is `tzdata` .*Atlantis"),
     (
         "27",
@@ -161,6 +168,9 @@ MODULES = {
     "many.py": "from proj import app\napp.conf.worker_concurrency = 'many'\n",
     "mixed.py": "from proj import app\napp.conf.update(worker_concurrency=1, CELERY_TASK_SERIALIZER='json')\n",
     "nostore.py": "from celery import Celery\napp = Celery(broker='memory://')\n",
+    "away.py": "from celery import Celery\n"
+    f"app = Celery(broker='memory://', backend='redis://:{SECRET}@127.0.0.1:1/0')\n"
+    "app.conf.result_backend_transport_options = {'retry_policy': {'max_retries': 0}}\n",
     "atlantis.py": "from proj import app\napp.conf.timezone = 'Europe/Atlantis'\n",
 }
 

@@ -255,6 +255,19 @@ def test_settings_after_two_dashes_are_settings(project):
     assert conf["worker_prefetch_multiplier"] == 7
 
 
+def test_a_running_task_is_terminated_by_a_signal_and_its_id(project, wait_until):
+    mark = project.path / "runs"
+    program = start(project, "-c", "1", "-n", "w1@here")
+    task_id = project.celery("-A", "proj", "call", "proj.sleepy", "-a", json.dumps([60, str(mark)])).stdout.strip()
+    wait_until(mark.exists)
+    ended = project.celery("-A", "proj", "control", "terminate", "KILL", task_id, "-t", "30", "-d", "w1@here")
+    wait_until(lambda: "exited with 'signal 9 (SIGKILL)'" in program.output)
+    program.send("SIGTERM")
+
+    assert ended.stdout == f"->  w1@here: OK\n        terminate: {task_id}\n"
+    assert (ended.status, program.end()) == (0, 0)
+
+
 def test_revoked_tasks_are_remembered_in_the_state_file(project):
     options = ("-P", "solo", "-S", "%n.state", "-n", "w1@here")
     program = start(project, *options)
