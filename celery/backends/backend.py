@@ -132,6 +132,7 @@ class Backend(Codec, Outcomes, Chords):
         self._pending_results = PendingResults()
         self._pending_messages = BufferMap(MESSAGE_BUFFER_MAX)
         self._owing = threading.local()
+        self._shared_debts: Owed | None = None
 
     def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> tuple[Any, ...]:
         return unpickle_backend, (self.__class__, args, kwargs or {})
@@ -266,6 +267,13 @@ class Backend(Codec, Outcomes, Chords):
         """Allow ``store_result``, in this thread, to return before the record is safe; see ``flush``."""
         if getattr(self._owing, "owed", None) is None:
             self._owing.owed = Owed(self)
+
+    def share_debts(self, is_sharing: bool) -> None:
+        """In a greenlet that ends with its task: keep what the store does not take with what the others owe, or, with
+        false, raise what it says, once all tries have failed."""
+        if is_sharing and self._shared_debts is None:
+            self._shared_debts = Owed(self)
+        self._owing.owed = self._shared_debts if is_sharing else None
 
     def send_held(self) -> None:
         """Send what a store of this thread held back to go with others, without waiting for an answer."""

@@ -45,6 +45,7 @@ class FilesystemBackend(KeyValueStoreBackend):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.thread_safe = True
         self.url = url
         path = _directory(url)
         self.path = path.encode(encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -28,7 +29,7 @@ _FORGETS = is_active("unprotect.store")
 
 
 class Owed:
-    """The records of one thread that its store has not taken, for stores that confirm each write at once."""
+    """The records of one thread, or of all greenlets of a pool, that their store has not taken."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -36,6 +37,7 @@ class Owed:
         self._bytes = 0
         self._trouble: Exception | None = None
         self._try_at = 0.0
+        self._settling = threading.RLock()
 
     def store(self, write: Callable[[], Any], size: Callable[[], int]) -> None:
         """Do ``write()``, or keep it for later: if the store is away, and behind what is kept already.
@@ -76,7 +78,8 @@ class Owed:
         if not self._records:
             return
         try:
-            refused = write()
+            with self._settling:
+                refused = write()
         except _Away as away:
             raise away.trouble from away.trouble.__cause__
         if refused:

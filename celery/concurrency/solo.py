@@ -25,6 +25,7 @@ from celery import signals
 from celery.concurrency.base import WORKER_EXITS, JobPool, PoolTraits, apply_target, exception_info, frame_of, tell
 from celery.concurrency.guard import Abandoned, ThreadWatch, Watch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
+from celery.concurrency.owing import OWING_SECONDS, owes, pay_before_leaving
 from celery.concurrency.stall import StallAlarm
 from celery.utils.log import get_logger
 
@@ -64,6 +65,7 @@ class TaskPool(JobPool):
         self._alarm = StallAlarm(ends=True)
         self._is_running = False
         self._has_turn = False
+        self._pays_later = False
 
     def on_start(self) -> None:
         if not _is_main_thread():
@@ -131,8 +133,21 @@ class TaskPool(JobPool):
             return
         self._tell_soft_limit(job, watch)
         if not self._backlog:
-            self._runner.flush()
+            self._pay()
         tell(job.on_finished, answer)
+
+    def _pay(self) -> None:
+        """See to it that results are stored: now, or from time to time until their store is back."""
+        self._runner.flush()
+        if owes(self._runner) and not self._pays_later:
+            self._pays_later = True
+            timer = threading.Timer(OWING_SECONDS, self._mailbox.put, (self._pay_again,))
+            timer.daemon = True
+            timer.start()
+
+    def _pay_again(self) -> None:
+        self._pays_later = False
+        self._pay()
 
     def _watch_for(self, job: Job) -> Watch:
         """Return a watch with the job's limits, or the pool's."""
@@ -199,6 +214,7 @@ class TaskPool(JobPool):
 
     def on_stop(self) -> None:
         self.close()
+        pay_before_leaving(self._runner)
         self._mailbox.close()
 
     def on_terminate(self) -> None:

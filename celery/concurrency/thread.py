@@ -31,6 +31,7 @@ from celery.concurrency.agenda import Agenda
 from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, frame_of, raised, tell
 from celery.concurrency.guard import Abandoned, ThreadWatch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
+from celery.concurrency.owing import OWING_SECONDS, owes, pay_before_leaving
 from celery.concurrency.stall import StallAlarm
 from celery.utils.log import get_logger
 
@@ -199,12 +200,13 @@ class TaskPool(JobPool):
         while True:
             if ended and monotonic() - since > REPORT_AFTER:
                 report()
-            flight = self._next(seat, waits=not ended)
+            flight = self._next(seat, 0 if ended else OWING_SECONDS if owes(runner) else None)
             if flight is NOTHING:
                 report()
                 continue
             if flight is None:
                 report()
+                pay_before_leaving(runner)
                 return
             name = flight.job.name
             if ended and name not in brief:
@@ -228,6 +230,7 @@ class TaskPool(JobPool):
                 flight.has_ended = True
                 ended.append((flight, answer))
             if seat.is_abandoned:
+                pay_before_leaving(runner)
                 return
             if monotonic() - began < REPORT_AFTER:
                 brief.add(name)
@@ -239,15 +242,16 @@ class TaskPool(JobPool):
             raise RuntimeError("This pool was made without a runner, it takes callables only")
         return self.make_runner()
 
-    def _next(self, seat: Seat, waits: bool) -> Any:
-        """Take what is to be done next, or ``None`` for the end."""
+    def _next(self, seat: Seat, seconds: float | None) -> Any:
+        """Take what is to be done next, or ``None`` for the end; wait for so many seconds."""
         with self._wanted:
             while not self._ready:
-                if not waits:
+                if seconds == 0:
                     return NOTHING
                 self._idle += 1
                 try:
-                    self._wanted.wait()
+                    if not self._wanted.wait(seconds):
+                        return NOTHING
                 finally:
                     self._idle -= 1
             flight = self._ready.popleft()

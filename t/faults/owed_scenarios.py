@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
+from actors import wait_for_progress
 from canvas_scenarios import check_nothing_left, check_released_once, conf, lines
 from messages import stored_result
 from operations import run_script
+from pools import GREEN_POOLS
 from redis_scenarios import QUICK_START
 from scenario import Stage, scenario
 from servers import wait_until
-from store_scenarios import OUTAGE_SECONDS, OUTAGES
+from store_scenarios import OUTAGE_SECONDS, OUTAGES, OwnDirectory, gone, killed, missing_on_redis
+
+from celery.concurrency.processes.roster import EXIT_SECONDS
 
 #: Sends chords of ten members, and in between chords and chains that fail; says which id is to have which state.
 SEND_CANVASES = """
@@ -86,3 +91,67 @@ def one_outage(stage: Stage, outage: str, is_late: bool, figures: dict[str, Any]
         return f"{name}: tasks did not go on, only {meanwhile} ended in {seconds} s; {worker.log}"
     figures[name] = {"canvases": len(expected), "ended meanwhile": meanwhile}
     return None
+
+
+# -- every pool --------------------------------------------------------------------------------------------------------
+
+#: Options of a worker by name of the cell.
+WORKERS = {
+    "threads": ("-P", "threads"),
+    "solo": ("-P", "solo"),
+    **{name: ("-P", name) for name in GREEN_POOLS},
+    "worn out": ("--max-tasks-per-child", "3"),
+    "shrunk": ("-c", "4"),
+}
+
+
+@scenario("F25-pools", unprotected="unprotect.store=off", tasks=300, short=0.1)
+def every_pool_keeps_what_it_owes(stage: Stage) -> dict[str, Any]:
+    """In every pool, and before a process retires: results of the last tasks before a lull wait for a store that is away."""
+    figures: dict[str, Any] = {}
+    cells = [(name, kind) for name in WORKERS for kind in ("redis", "directory")]
+    if stage.unprotected:
+        cells = cells[:1]
+    elif stage.scale < 0.5:
+        cells = [(name, kind) for name, kind in cells if kind == "redis" or name in ("gevent", "worn out")]
+    wrong = stage.each(cells, lambda cell: one_lull(stage, *cell, figures), at_once=3)
+    assert not wrong, "\n".join(wrong)
+    return figures
+
+
+def one_lull(stage: Stage, name: str, kind: str, figures: dict[str, Any]) -> str | None:
+    """Let all tasks end while the store is away, and send no more; returns what is wrong when it is back."""
+    cell = f"{name}, {kind}"
+    directory = stage.directory / cell
+    directory.mkdir()
+    broker = stage.redis(directory=directory / "broker")
+    if kind == "redis":
+        server = stage.redis(durable=True, directory=directory / "store")
+        url, outage, missing = server.url, killed(server), partial(missing_on_redis, server)
+    else:
+        place = OwnDirectory(stage, name, parent=directory)
+        url, outage, missing = f"file://{place.path}", gone(place), place.missing
+    options = {"result_backend_transport_options": {"retry_policy": IMPATIENT["retry_policy"]}}
+    env = stage.env(broker.url, url, directory=directory, **conf(task_acks_late=False, **options))
+    worker = stage.worker(env, *QUICK_START, "-c", "2", *WORKERS[name])
+    effects = directory / "effects"
+    stage.publish(env, "effect", max(20, stage.count), 0.1).wait(60)
+    ids = (directory / "sent").read_text().split()
+    wait_for_progress(effects, 1)
+    with outage:
+        if name != "worn out":
+            wait_until(
+                lambda: effects.exists() and effects.read_text().count("end ") == len(ids), 30, "the tasks to end"
+            )
+        if name == "shrunk":
+            run_script("import faultapp; faultapp.app.control.pool_shrink(3)", env)
+            time.sleep(EXIT_SECONDS)
+        time.sleep(2)
+    began = time.monotonic()
+    try:
+        wait_until(lambda: not missing(ids), 8 if stage.unprotected else 30, "the results")
+    except TimeoutError:
+        return f"{cell}: {len(missing(ids))} of {len(ids)} tasks have no result; {worker.log}"
+    figures[cell] = round(time.monotonic() - began, 1)
+    runs = effects.read_text().count("end ")
+    return None if runs == len(ids) else f"{cell}: {runs} runs of {len(ids)} tasks; {worker.log}"

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -119,11 +121,13 @@ def result_store_is_away(stage: Stage) -> dict[str, Any]:
 
 def redis_cell(stage: Stage, outage: str, is_late: bool) -> Cell:
     store = stage.redis(durable=True, directory=stage.directory / f"store-{outage}-{is_late}")
-
-    def missing(ids: list[str]) -> list[str]:
-        return [each for each in ids if (stored_result(store.client, each) or {}).get("status") != "SUCCESS"]
-
+    missing = partial(missing_on_redis, store)
     return Cell(outage, is_late, store.url, lambda: OUTAGES[outage](store), missing, conf={"redis_socket_timeout": 1})
+
+
+def missing_on_redis(store: OwnRedis, ids: list[str]) -> list[str]:
+    """Return those of ``ids`` of which no success is stored."""
+    return [each for each in ids if (stored_result(store.client, each) or {}).get("status") != "SUCCESS"]
 
 
 def outages(stage: Stage, cells: list[Cell]) -> dict[str, Any]:
@@ -326,8 +330,8 @@ def database_cell(stage: Stage, outage: str, is_late: bool) -> Cell:
 class OwnDirectory:
     """A directory for results; small, where this machine lets us mount one."""
 
-    def __init__(self, stage: Stage, name: str, is_small: bool = False) -> None:
-        self.path = stage.directory / f"results-{name}"
+    def __init__(self, stage: Stage, name: str, is_small: bool = False, parent: Path | None = None) -> None:
+        self.path = (parent or stage.directory) / f"results-{name}"
         self.path.mkdir()
         if is_small:
             mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(self.path)]

@@ -136,6 +136,9 @@ class Runner:
         self._confirm, self._try_to_confirm = backend.flush, backend.try_flush
         self._send_held = backend.send_held
         self._is_passing_trouble = backend.is_passing_trouble
+        self._share_debts = backend.share_debts
+        #: Whether each task has a greenlet of its own, which ends with it.
+        self._is_in_greenlets = False
         #: Whether results wait here for a store that did not take them.
         self.owes = False
         #: The last error of a store that was logged, and when.
@@ -169,6 +172,8 @@ class Runner:
         if type(data) is memoryview:
             data.release()
         failpoint("child.before_run")
+        if self._is_in_greenlets:
+            self._share_debts(not is_late)
         try:
             if decoded:
                 args, kwargs, embed = body
@@ -212,8 +217,14 @@ class Runner:
             return pack((SUCCESS, retstr, result.runtime))
         return _answer_of(result)
 
+    def share_debts(self) -> None:
+        """From now on, each task has a greenlet of its own: what a store does not take is kept for all of them."""
+        self._is_in_greenlets = True
+
     def flush(self) -> None:
         """Wait until the results stored so far are confirmed; what was refused is logged by task id."""
+        if self._is_in_greenlets:
+            self._share_debts(True)
         try:
             self._try_to_confirm()
         except Exception as exc:

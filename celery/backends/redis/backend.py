@@ -168,8 +168,7 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         """Do an exchange, again on another line if a connection is lost; for what may be done twice."""
         deferred = getattr(self._local, "deferred", None)
         if deferred is not None:
-            retries = {"max_retries": 1} if getattr(self._local, "is_hasty", False) else {}
-            return self._ensure_patiently(partial(deferred.use, exchange), **retries)
+            return self._ensure_patiently(partial(deferred.use, exchange))
         return self.ensure(self._exchange, (exchange,))
 
     def _exchange(self, exchange: Callable[[Line], Any]) -> Any:
@@ -194,7 +193,7 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
         except self.connection_errors as error:
             if not self._worth_retrying(error):
                 raise
-        policy = {**self.retry_policy, **policy}
+        policy = {**self._patience(), **policy}
         return retry_over_time(
             fun,
             self.connection_errors,
@@ -204,9 +203,15 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
             **policy,
         )
 
-    def _ensure_patiently(self, step: Callable[[], Any], **policy: Any) -> Any:
+    def _patience(self) -> dict[str, Any]:
+        return {**self.retry_policy, "max_retries": 1} if self._is_hasty() else self.retry_policy
+
+    def _is_hasty(self) -> bool:
+        return getattr(self._local, "is_hasty", False)
+
+    def _ensure_patiently(self, step: Callable[[], Any]) -> Any:
         """Do what a worker's child cannot do without: it also waits for a server that is full, or refuses the login."""
-        policy = {**self.retry_policy, **policy}
+        policy = self._patience()
         errors = (*self.connection_errors, *PASSING_ERRORS)
         return retry_over_time(step, errors, (), {}, self._pauses(policy), **policy)
 
@@ -362,14 +367,20 @@ class RedisBackend(  # type: ignore[misc]  # the mixin's waiting takes `**kwargs
     # -- confirmations
 
     def _write(self, store: Callable[[], Any], size: Callable[[], int]) -> None:
-        store()  # what is not confirmed is kept anyway
+        if getattr(self._local, "deferred", None) is not None:
+            store()  # what is not confirmed is kept anyway
+        else:
+            self.do_or_owe(store, size)
 
     def do_or_owe(self, job: Callable[[], Any], size: Callable[[], int] = lambda: 0) -> None:
-        super().do_or_owe(partial(self._do_hastily, job), size)
+        if getattr(self._owing, "owed", None) is None:
+            job()
+        else:
+            super().do_or_owe(partial(self._do_hastily, job), size)
 
     def _do_hastily(self, job: Callable[[], Any]) -> None:
         """Do what can be done again later, so that a store which is away holds nobody up."""
-        was_hasty = getattr(self._local, "is_hasty", False)
+        was_hasty = self._is_hasty()
         self._local.is_hasty = True
         try:
             job()

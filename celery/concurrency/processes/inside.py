@@ -21,6 +21,7 @@ from billiard.process import current_process
 from kombu.asynchronous import get_event_loop, set_event_loop
 
 from celery.concurrency.guard import user_code
+from celery.concurrency.owing import OWING_SECONDS, owes, pay_before_leaving
 from celery.concurrency.processes.calls import run_call
 from celery.concurrency.processes.frames import (
     ANSWER,
@@ -35,6 +36,7 @@ from celery.concurrency.processes.frames import (
 from celery.concurrency.processes.page import (
     CLAIMED,
     DONE,
+    OWING,
     RUNNING,
     SOFT_RAISED,
     SOFT_TARGET,
@@ -57,9 +59,6 @@ logger = get_logger(__name__)
 
 #: Bytes per read.  Below malloc's threshold for mappings, so that a read costs no page faults.
 READ_SIZE = 1 << 16
-
-#: Seconds between two tries to store what the store did not take, while there is nothing else to do.
-OWING_SECONDS = 1.0
 
 #: Plain successes are told at the end of a batch, or when the first of them is this many seconds old.
 REPORT_AFTER = 0.002
@@ -130,9 +129,11 @@ def main(link: Link, setup: ChildSetup) -> NoReturn:
         try:
             service.prepare()
             exitcode = service.serve()
+            service.pay()
         except SystemExit as exit_:
             exitcode = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
             service.report_quietly()
+            service.pay()
         except (BrokenPipeError, ConnectionResetError):  # the parent is gone
             exitcode = 0
         finally:
@@ -254,17 +255,17 @@ class Service:
                 answer = run(body) if kind == JOB else run_call(body)
                 executed += 1
                 leaving = self.was_asked_to_leave or (limited and self._is_worn_out(executed))
-                farewell = HEADER.pack(RETIRING, 0, number) if leaving else b""
                 if answer:
-                    self.report(pack_answer(number, now, answer) + farewell)
+                    self.report(pack_answer(number, now, answer))
                     counters[DONE] = number
                 else:
                     starts.append(now)
                     self.last = number
                     counters[DONE] = number
-                    if leaving:
-                        self.report(farewell)
                 if leaving:
+                    self.report()
+                    self.pay()
+                    send(HEADER.pack(RETIRING, 0, number))
                     return 0
             data = self._more() if starts else b""
             if data:
@@ -285,7 +286,7 @@ class Service:
         self.is_waiting = True
         if self.was_asked_to_leave:
             return b""
-        while getattr(self.runner, "owes", False) and not select.select([self.channel], [], [], OWING_SECONDS)[0]:
+        while owes(self.runner) and not select.select([self.channel], [], [], OWING_SECONDS)[0]:
             self.is_waiting = False
             self.runner.flush()
             self.is_waiting = True
@@ -304,6 +305,12 @@ class Service:
             and_then = HEADER.pack(DONE_THROUGH, len(body), self.last) + body + and_then
         if and_then:
             self.channel.sendall(and_then)
+
+    def pay(self) -> None:
+        """Before the end: store what is owed to a store that is away; the parent waits for that."""
+        self.page.counters[OWING] = 1
+        pay_before_leaving(self.runner)
+        self.page.counters[OWING] = 0
 
     def report_quietly(self) -> None:
         """Report on the way out; the page tells the rest if the parent is gone, or a store fails."""

@@ -18,6 +18,7 @@ import tempfile
 __all__ = (
     "CLAIMED",
     "DONE",
+    "OWING",
     "RUNNING",
     "SOFT_RAISED",
     "SOFT_TARGET",
@@ -28,8 +29,9 @@ __all__ = (
     "ProgressPage",
 )
 
-#: Written by the child: numbers of frames, and when the running one began (``time.monotonic()``).
-CLAIMED, RUNNING, DONE, SOFT_RAISED, STARTED_AT = range(5)
+#: Written by the child: numbers of frames, when the running one began (``time.monotonic()``), and whether it only
+#: waits for the store of results before it ends.
+CLAIMED, RUNNING, DONE, SOFT_RAISED, STARTED_AT, OWING = range(6)
 
 #: Written by the parent, on another cache line.
 WITHDRAWN, SOFT_TARGET, TERMINATED_BY, STOPPING = range(16, 20)

@@ -15,6 +15,7 @@ from kombu.asynchronous import get_event_loop, set_event_loop
 from celery.concurrency.agenda import Agenda
 from celery.concurrency.processes.child import Child, start_child
 from celery.concurrency.processes.inside import ChildSetup
+from celery.concurrency.processes.page import OWING
 from celery.utils.log import get_logger
 
 __all__ = ("Roster", "logger")
@@ -193,7 +194,15 @@ class Roster:
             self._idle.remove(child)
 
     def _expect_exit(self, child: Child) -> None:
-        self.agenda.after(EXIT_SECONDS, lambda: child.kill() if child.pid in self.children else None)
+        self.agenda.after(EXIT_SECONDS, lambda: self._end_overdue(child))
+
+    def _end_overdue(self, child: Child) -> None:
+        if child.pid not in self.children:
+            return
+        if child.page.counters[OWING]:
+            self._expect_exit(child)
+        else:
+            child.kill()
 
     def _on_end_of_stream(self, child: Child) -> None:
         """It closed its end: it is dead, about to end, or has lost its descriptors."""
