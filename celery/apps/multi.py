@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import warnings
 from collections import OrderedDict, UserList, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic, sleep
@@ -14,9 +15,10 @@ from typing import Any
 
 from celery.apps import nodes
 from celery.apps.nodes import Callback, Node, build_expander, build_nodename, celery_exe, format_opt
+from celery.exceptions import CeleryWarning
 from celery.platforms import signal_name
 from celery.platforms.pidfiles import is_alive
-from celery.utils.nodenames import gethostname
+from celery.utils.nodenames import gethostname, host_format
 
 __all__ = (
     "Cluster",
@@ -118,7 +120,7 @@ class MultiParser:
         """Yield the nodes; one number stands for so many.
 
         Raises:
-            KeyError: an option is for a node that is not there.
+            KeyError: an option is for a number that no node has.
         """
         shared = OrderedDict(p.options)
         cmd = shared.pop("--cmd", None) or self.cmd
@@ -126,7 +128,7 @@ class MultiParser:
         hostname = shared.pop("--hostname", None) or shared.pop("-n", None) or gethostname()
         prefix = shared.pop("--prefix", None) or self.prefix
         suffix = shared.pop("--suffix", None) or self.suffix or hostname
-        suffix = "" if suffix in ('""', "''") else suffix
+        suffix = "" if suffix in ('""', "''") else host_format(suffix)
         range_prefix = shared.pop("--range-prefix", None) or self.range_prefix
 
         is_count = len(p.values) == 1 and p.values[0].isdigit()
@@ -149,7 +151,10 @@ def _options_by_node(
 
 
 def _places(namespace: str, names: list[str], is_count: bool) -> list[int]:
-    """Return which nodes ``a``, ``1,3``, ``2-4`` or a list of these stands for."""
+    """Return which nodes ``a``, ``1,3``, ``2-4`` or a list of these stands for.
+
+    A name that is not among ``names`` stands for none: options of a whole cluster are given to a part of it, too.
+    """
     places: list[int] = []
     for word in namespace.split(","):
         first, dash, last = word.partition("-")
@@ -159,8 +164,11 @@ def _places(namespace: str, names: list[str], is_count: bool) -> list[int]:
             places.extend(range(int(first) - 1, min(int(last), len(names))))
         elif word.isdigit() and 1 <= int(word) <= len(names):
             places.append(int(word) - 1)
-        else:
+        elif word.isdigit():
             raise KeyError(f"There is no node {word!r}; there are {', '.join(names) or 'none'}.")
+        else:
+            text = f"No node {word!r} among {', '.join(names) or 'none'}: what is for it alone has no effect."
+            warnings.warn(text, CeleryWarning, stacklevel=2)
     return places
 
 

@@ -68,7 +68,8 @@ def test_kill_and_other_signals_reach_the_node(project, nodes, wait_until):
     [
         (["bogus"], 64, "Invalid command: bogus"),
         ([], 64, ""),
-        (["show", "a", "-c:b", "3"], 64, "There is no node 'b'; there are a."),
+        (["show", "a", "-c:2", "3"], 64, "There is no node '2'; there are a."),
+        (["show", "a", "-c:b", "3"], 0, "CeleryWarning: No node 'b' among a: what is for it alone has no effect."),
         (["get", "b", "a"], 1, ""),
         (["get"], 64, "`get` wants the name of a node"),
         (["expand"], 64, "`expand` wants a template"),

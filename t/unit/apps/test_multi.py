@@ -18,6 +18,7 @@ from celery.apps.multi import (
     celery_exe,
     format_opt,
 )
+from celery.exceptions import CeleryWarning
 from celery.utils.nodenames import gethostname
 
 HOST = gethostname()
@@ -89,10 +90,20 @@ def test_options_for_some_nodes(words, expected):
     assert options(*words.split()) == expected
 
 
-@pytest.mark.parametrize("words", ["a -c:zz 1", "2 -c:3 1", "a b -c:1-2 1"])
-def test_an_option_for_a_node_that_is_not_there_is_refused(words):
+@pytest.mark.parametrize("words", ["2 -c:3 1", "a b -c:3 1"])
+def test_an_option_for_a_number_that_no_node_has_is_refused(words):
     with pytest.raises(KeyError, match="There is no node"):
         nodes(*words.split())
+
+
+@pytest.mark.parametrize("words", ["a -Q:a x -c:zz 1", "a -Q:a x -c:1-2 1", "a -Q:a,zz x"])
+def test_an_option_for_a_node_that_is_not_named_this_time_is_left_out_with_a_warning(words):
+    with pytest.warns(CeleryWarning, match="No node '(zz|1-2)' among a"):
+        assert options(*words.split()) == [{"-Q": "x"}]
+
+
+def test_the_host_of_names_may_be_a_template():
+    assert [node.name for node in nodes("2", "-n", "%h.x")] == [f"celery{n}@{gethostname()}.x" for n in (1, 2)]
 
 
 def test_the_command_line_of_a_node():
