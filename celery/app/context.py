@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kombu.utils.functional import maybe_list
 
-__all__ = ("Context",)
+__all__ = ("Context", "ignores_result")
 
 
 class Context:
@@ -120,3 +121,9 @@ _OWN_FIELDS = frozenset(
 )
 
 Context.__module__ = "celery.app.task"
+
+
+def ignores_result(task: Any, fields: Mapping[str, Any]) -> bool:
+    """Whether nobody wants the result: what the message's ``fields`` say, else what the task says."""
+    own = fields.get("ignore_result")
+    return bool(task.ignore_result if own is None else own)

@@ -12,6 +12,7 @@ from kombu.utils.uuid import uuid
 from celery import states
 from celery._state import _task_stack
 from celery.app import trace
+from celery.app.context import ignores_result
 from celery.exceptions import Retry
 from celery.result import EagerResult, denied_join_result
 from celery.utils.nodenames import gethostname
@@ -69,7 +70,7 @@ def run(
         "errbacks": maybe_list(link_error),
         "headers": headers,
         "timelimit": None,
-        "ignore_result": options.get("ignore_result", False),
+        "ignore_result": ignores_result(task, options),
         "delivery_info": {
             "is_eager": True,
             "exchange": options.get("exchange"),

@@ -158,7 +158,8 @@ def publish(app: Celery, call: Call) -> Any:
     message, options = _message(app, call, plan, box)
     box.deliver(call, plan, message, options)
     result = (call.result_cls or app.AsyncResult)(task_id)
-    if plan.ignore_result or call.options.get("ignore_result"):
+    own = call.options.get("ignore_result")
+    if plan.ignore_result if own is None else own:
         result.ignored = True
     if call.add_to_parent and parent is not None:
         parent.add_trail(result)
@@ -257,7 +258,12 @@ def _callbacks(callbacks: Any, option: str, name: str) -> list[Any]:
         if not isinstance(callback, (dict, str)):
             way_out = ": write task.s()" if hasattr(callback, "s") else ""
             raise TypeError(f"{option} of {name} takes signatures, not {callback!r:.100}{way_out}")
-    return found
+    return [_call_of(callback) if isinstance(callback, str) else callback for callback in found]
+
+
+def _call_of(name: str) -> dict[str, Any]:
+    """Return the signature, as a mapping, of the task ``name`` without arguments."""
+    return {"task": name, "args": (), "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
 
 
 def similar_tasks(app: Any, name: str) -> list[str]:

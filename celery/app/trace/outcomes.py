@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.einfo import ExceptionInfo
 
 from celery import signals
+from celery.app.context import ignores_result
 from celery.app.trace.reports import log_error, log_retry
 from celery.concurrency.base import exception_info
 from celery.exceptions import Reject, Retry
@@ -117,7 +118,7 @@ def _send_failure(task: Task, req: Context, exc: BaseException, where: Any, einf
 def _stores_errors(task: Task, req: Context, eager: bool) -> bool:
     if eager and not task.store_eager_result:
         return False
-    if task.ignore_result or req.ignore_result:
+    if ignores_result(task, req.__dict__):
         return bool(task.store_errors_even_if_ignored)
     return True
 

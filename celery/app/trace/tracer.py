@@ -16,6 +16,7 @@ from kombu.exceptions import EncodeError, OperationalError
 
 from celery import signals
 from celery._state import _task_stack
+from celery.app.context import ignores_result
 from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.app.trace.outcomes import TraceInfo, traceback_clear
@@ -96,8 +97,8 @@ def build_tracer(
     process_cleanup = backend.process_cleanup
     mark_as_done = backend.mark_as_done
 
-    publishes_result = not task.ignore_result and (not eager or task.store_eager_result)
-    announces_start = publishes_result and task.track_started and not eager
+    has_store = not eager or task.store_eager_result
+    announces_start = task.track_started and not eager
     skips_completed = (
         not eager and task.acks_late and backend.persistent and app.conf.worker_deduplicate_successful_tasks
     )
@@ -141,7 +142,7 @@ def build_tracer(
         if prerun.receivers:
             prerun.send(sender=task, task_id=uuid, task=task, args=request.args, kwargs=request.kwargs)
         on_task_init(uuid, task)
-        if announces_start and not request.ignore_result:
+        if announces_start and not ignores_result(task, request.__dict__):
             backend.store_result(uuid, {"pid": os.getpid(), "hostname": hostname}, STARTED, request=request)
 
     def run(uuid: str, request: Context) -> Ending:
@@ -175,9 +176,10 @@ def build_tracer(
 
     def conclude(uuid: str, request: Context, retval: Any, runtime: float) -> tuple[Ending, str | None]:
         """Send what comes next, store the value, and tell of the success."""
+        is_wanted = has_store and not ignores_result(task, request.__dict__)
         if request.callbacks or request.chain:
             if _STORES_FIRST:
-                mark_as_done(uuid, retval, request, publishes_result and not request.ignore_result)
+                mark_as_done(uuid, retval, request, is_wanted)
                 backend.flush()
                 failpoint("chain.between")
             try:
@@ -188,7 +190,7 @@ def build_tracer(
                 return end_with(request, exc), None
             failpoint("chain.between")
         try:
-            mark_as_done(uuid, retval, request, publishes_result and not request.ignore_result)
+            mark_as_done(uuid, retval, request, is_wanted)
         except UNSENDABLE as exc:
             return end_with(request, exc), None
         if success.receivers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -333,6 +334,19 @@ class TestTaskOptions:
     def test_the_result_knows_its_id_and_whether_it_is_ignored(self, add):
         assert add.apply_async((1,), task_id="my-id").id == "my-id"
         assert add.apply_async((1,), ignore_result=True).ignored is True
+
+    def test_the_call_of_a_task_that_ignores_its_result_may_ask_for_it(self, app, broker):
+        quiet = app.task(lambda: 1, name="quiet", shared=False, ignore_result=True)
+
+        assert quiet.delay().ignored is True
+        assert quiet.apply_async(ignore_result=False).ignored is False
+        assert [message["headers"]["ignore_result"] for message in broker.messages] == [True, False]
+
+    def test_callbacks_may_be_names_of_tasks(self, add, broker):
+        add.apply_async((1,), link="one", link_error=["two"])
+
+        embed = json.loads(broker.messages[0]["body"])[2]
+        assert [each["task"] for each in (*embed["callbacks"], *embed["errbacks"])] == ["one", "two"]
 
     def test_ids_are_random_uuids(self):
         import uuid

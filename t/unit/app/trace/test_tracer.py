@@ -201,6 +201,23 @@ def test_a_task_that_ignores_its_result_stores_nothing(app):
     assert app.AsyncResult(ID).state == states.PENDING
 
 
+def test_what_the_call_says_of_its_result_counts_more_than_what_the_task_says(app):
+    @app.task(ignore_result=True)
+    def quiet():
+        return 1
+
+    @app.task(ignore_result=True)
+    def quiet_failure():
+        raise ValueError("heard")
+
+    run(quiet, request={"ignore_result": None})
+    assert app.AsyncResult(ID).state == states.PENDING
+    run(quiet, request={"ignore_result": False})
+    assert app.AsyncResult(ID).result == 1
+    run(quiet_failure, request={"ignore_result": False})
+    assert app.AsyncResult(ID).state == states.FAILURE
+
+
 def test_an_error_is_stored_though_results_are_ignored_if_the_task_says_so(app):
     @app.task(ignore_result=True, store_errors_even_if_ignored=True)
     def fail():
