@@ -54,7 +54,7 @@ def retry(
         **{
             **_representations(request, args, kwargs),
             "retries": retries,
-            "ignore_result": request.ignore_result,
+            "ignore_result": request.__dict__.get("ignore_result"),
             "countdown": countdown,
             "eta": eta,
             **options,
@@ -112,9 +112,13 @@ def signature_from_request(
 
 def replacement(task: Task[Any, Any], sig: Signature[Any]) -> Signature[Any]:
     """Return ``sig`` made ready to run under the id of the current request, with all that was to follow it."""
-    from celery.canvas import _chain, group, signature  # loaded by the first canvas
+    # loaded by the first canvas
+    from celery.canvas import _chain, chunks, signature
+    from celery.canvas.chains import gives_many
+    from celery.canvas.signatures import as_signature
 
     request = task.request
+    sig = as_signature(sig, task.app, f"What is to replace {task.name}")
     options = sig.options
     if "chord" in options and options["chord"] is not None:
         raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
@@ -122,15 +126,15 @@ def replacement(task: Task[Any, Any], sig: Signature[Any]) -> Signature[Any]:
         raise ImproperlyConfigured("Cannot replace with an empty chain")
     app = task.app
 
-    callbacks, errbacks = maybe_list(request.callbacks), maybe_list(request.errbacks)
-    if isinstance(sig, group):
+    if isinstance(sig, chunks):
+        sig = sig.group()
+    if gives_many(sig):
         # Somebody has to stand for the whole group under the task's id.
-        sig |= app.tasks["celery.accumulate"].s(index=0).set(link=callbacks, link_error=errbacks)
-    else:
-        for callback in callbacks or ():
-            sig.link(callback)
-        for errback in errbacks or ():
-            sig.link_error(errback)
+        sig |= app.tasks["celery.accumulate"].s(index=0)
+    for callback in maybe_list(request.callbacks) or ():
+        sig.link(callback)
+    for errback in maybe_list(request.errbacks) or ():
+        sig.link_error(errback)
 
     nesting = (request.replaced_task_nesting or 0) + 1
     sig.set(

@@ -126,11 +126,18 @@ def _call_here(errback: Any, request: Any, exc: BaseException, traceback: Any) -
         logger.exception("Errback %s of task %s[%s] raised", errback.get("task"), request.task, request.id)
 
 
+def _run_here(errback: Any, request: Any) -> None:
+    try:
+        errback.apply((request.id,))
+    except Exception:  # a chain raises what one of its steps does
+        logger.exception("Errback %s of task %s[%s] raised", errback.get("task"), request.task, request.id)
+
+
 def _send(app: Any, request: Any, errbacks: list[Any]) -> None:
     """Send errbacks as one group, as children of the failed task; run them here if that ran eagerly."""
     if app.conf.task_always_eager or (request.delivery_info or {}).get("is_eager"):
         for errback in errbacks:
-            errback.apply((request.id,))
+            _run_here(errback, request)
         return
     group_id = str(uuid4())
     root_id = request.root_id or request.id

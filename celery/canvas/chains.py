@@ -10,14 +10,14 @@ from kombu.utils.functional import is_list, maybe_list
 from celery._state import current_app
 from celery.canvas.chords import _chord, set_parent
 from celery.canvas.circles import circles_told
-from celery.canvas.groups import group, maybe_unroll_group
+from celery.canvas.groups import group, maybe_unroll_group, own_kwargs_of
 from celery.canvas.options import merged, stamped
 from celery.canvas.signatures import Signature, as_signature, maybe_signature
 from celery.result import allow_join_result
 from celery.states import IGNORED, REJECTED
 from celery.utils.text import remove_repeating_from_task
 
-__all__ = ("_chain", "chain")
+__all__ = ("_chain", "chain", "gives_many")
 
 #: States of a step that ended without a value, and without an error that could be raised: nothing follows.
 _LEADING_NOWHERE = frozenset((IGNORED, REJECTED))
@@ -192,9 +192,10 @@ class _chain(Signature):
 
     def _given(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return the arguments for the first step: those given and those of the chain itself."""
+        own_kwargs = own_kwargs_of(self)
         if self["immutable"]:
-            return self["args"], None
-        return (*(args or ()), *self["args"]), kwargs
+            return self["args"], own_kwargs
+        return (*(args or ()), *self["args"]), {**own_kwargs, **(kwargs or {})}
 
     # -- planning
 
@@ -222,7 +223,7 @@ class _chain(Signature):
         steps = self._plan(tasks, app, clone)
         if not steps:
             return [], []
-        if args or kwargs or self["args"]:
+        if args or kwargs or self["args"] or len(self["kwargs"]) > 1:
             given, given_kwargs = self._given(args, kwargs)
             steps[0] = steps[0].clone(given, given_kwargs)
         results: list[Any] = []
@@ -240,7 +241,7 @@ class _chain(Signature):
         steps: list[Any] = []
         with circles_told(self):
             for step in self._flat_steps(tasks, app, clone):
-                if steps and _gives_many(steps[-1]):
+                if steps and gives_many(steps[-1]):
                     steps[-1] = _collected(steps[-1], step, app)
                 else:
                     steps.append(step)
@@ -286,7 +287,7 @@ class _chain(Signature):
             clone=False, group_index=group_index,
         )  # fmt: skip
         self.tasks = steps[::-1]
-        self["args"] = ()  # the first step has them now
+        self["args"], self["kwargs"] = (), {"tasks": self.tasks}  # the first step has the arguments now
         self["options"]["task_id"] = results[0].id
         return results[0]
 
@@ -336,7 +337,7 @@ class chain(_chain):
         return super().__new__(cls, *tasks, **kwargs)
 
 
-def _gives_many(sig: Any) -> bool:
+def gives_many(sig: Any) -> bool:
     """Whether the result of ``sig`` is that of a group, so that what follows must wait for all of it."""
     while not isinstance(sig, group):
         if isinstance(sig, _chord):

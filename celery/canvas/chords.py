@@ -167,6 +167,7 @@ class _chord(Signature):
         for key in ("link", "link_error"):
             if options.get(key):
                 body.extend_list_option(key, options[key])
+        kwargs = {**self["kwargs"]["kwargs"], **(kwargs or {})}
         members = self._header_copy(self.tasks).apply(self._given_args(args), kwargs)
         values = members.get(propagate=propagate, disable_sync_subtasks=False)
         task_id = options.get("task_id")
@@ -209,7 +210,7 @@ class _chord(Signature):
             group_index=options.get("group_index"),
         )
         options = {key: value for key, value in options.items() if key not in _FOR_BODY}
-        if not header.tasks:
+        if not any(True for _ in header._flat(app)):
             empty = header.freeze(group_id)
             body.apply_async(([],), **_sending(options))
             set_parent(result, empty)
@@ -259,6 +260,12 @@ class _chord(Signature):
     def clone(self, *args: Any, **kwargs: Any) -> Any:
         """Return a copy; header and body are copied too."""
         return Signature.clone(self, *args, **kwargs)
+
+    def _cloned(self, args: Any, kwargs: Any, opts: dict[str, Any]) -> Any:
+        new = super()._cloned(args, None, opts)
+        if kwargs and not self["immutable"]:
+            new["kwargs"]["kwargs"] = {**new["kwargs"]["kwargs"], **kwargs}
+        return new
 
     def freeze(
         self,

@@ -152,7 +152,7 @@ class group(Signature):
         before_sending: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Send the members; ``before_sending`` gets the result when all have their ids and none is sent."""
-        args, options = self._with_own(args, options)
+        args, kwargs, options = self._with_own(args, kwargs, options)
         group_id = options.pop("task_id", None) or str(uuid4())
         options.pop("group_id", None)
         options.pop("group_index", None)
@@ -172,14 +172,15 @@ class group(Signature):
             parent.add_trail(result)
         return result
 
-    def _with_own(self, args: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _with_own(self, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Return arguments and options with those of the group itself."""
-        own_args = self["args"]
+        own_args, own_kwargs = self["args"], own_kwargs_of(self)
         if self["immutable"]:
-            args = own_args
-        elif own_args:
-            args = (*(args or ()), *own_args)
-        return args, merged(self["options"], options)
+            args, kwargs = own_args, own_kwargs or kwargs
+        else:
+            args = (*(args or ()), *own_args) if own_args else args
+            kwargs = {**own_kwargs, **(kwargs or {})} if own_kwargs else kwargs
+        return args, kwargs, merged(self["options"], options)
 
     def _ready(self, app: Any, args: Any = None, kwargs: Any = None) -> list[Any]:
         """Return copies of all members, with ``args`` and ``kwargs`` added; nested groups dissolved."""
@@ -187,21 +188,22 @@ class group(Signature):
             return [member.clone(args, kwargs) for member in self._flat(app)]
 
     def _flat(self, app: Any) -> Iterator[Any]:
-        """Yield all members, with those of nested groups in their place, as they are."""
+        """Yield all members, with those of nested groups in their place, as they are; a chain without steps is none."""
         for index, task in enumerate(self.tasks):
             task = as_signature(task, app, f"Item {index} of the group")
             if isinstance(task, group):
                 for member in task._flat(app):
                     yield task._adopted(member)
-            else:
+            elif not _is_empty_chain(task):
                 yield task
 
     def _adopted(self, member: Any) -> Any:
         """Return ``member`` with what this group, about to dissolve, would have given it."""
         options = {key: value for key, value in self["options"].items() if key not in _OWN}
-        if not options and not self["args"]:
+        own_kwargs = own_kwargs_of(self)
+        if not options and not self["args"] and not own_kwargs:
             return member
-        new = member.clone(self["args"])
+        new = member.clone(self["args"], own_kwargs)
         new["options"] = merged(options, new["options"])
         return new
 
@@ -234,7 +236,7 @@ class group(Signature):
         app = self.app
         if not self.tasks:
             return self.freeze()
-        args, options = self._with_own(args, options)
+        args, kwargs, options = self._with_own(args, kwargs, options)
         group_id = options.pop("task_id", None) or str(uuid4())
         for name in ("group_id", "chord", "root_id", "parent_id"):
             options.pop(name, None)
@@ -297,11 +299,12 @@ class group(Signature):
         """
         if not self.tasks:
             raise IndexError("The group is empty: there is no task to link to.")
-        return self.tasks[0].link(sig.clone().set(immutable=True))
+        callback = as_signature(sig, self._app, "What link got for the group", clone=True)
+        return self.tasks[0].link(callback.set(immutable=True))
 
     def link_error(self, sig: Any) -> Any:
         """Have ``sig`` called for every member that fails."""
-        return tuple(task.link_error(sig.clone()) for task in self.tasks)
+        return tuple(task.link_error(maybe_signature(sig, clone=True)) for task in self.tasks)
 
     def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
         """Write stamps on all members; see ``Signature.stamp``."""
@@ -342,6 +345,15 @@ def _members_from(tasks: tuple[Any, ...]) -> list[Any]:
     return distinct(tasks)
 
 
+def own_kwargs_of(sig: Any) -> dict[str, Any]:
+    """Return the arguments that a group or a chain was given for its tasks, by keyword."""
+    return {key: value for key, value in sig["kwargs"].items() if key != "tasks"}
+
+
+def _is_empty_chain(sig: Any) -> bool:
+    return sig.get("subtask_type") == "chain" and not sig["kwargs"]["tasks"]
+
+
 def part_count(sig: Any) -> int:
     """Return how many tasks will tell the body of a chord that they ended, for one member of its header."""
     seen = sig
@@ -349,7 +361,9 @@ def part_count(sig: Any) -> int:
         kind, kwargs = seen.get("subtask_type"), seen.get("kwargs") or {}
         if kind == "group":
             return sum(map(part_count, kwargs["tasks"]))
-        if kind == "chain" and kwargs["tasks"]:
+        if _is_empty_chain(seen):
+            return 0
+        if kind == "chain":
             seen = kwargs["tasks"][-1]
         elif kind == "chord" and kwargs.get("body") is not None:
             seen = kwargs["body"]

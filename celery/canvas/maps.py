@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from celery._state import current_app
 from celery.canvas.groups import group
 from celery.canvas.options import merged
-from celery.canvas.signatures import Signature, as_signature, maybe_signature
+from celery.canvas.signatures import Signature, as_signature, maybe_signature, task_name_from
 from celery.utils.functional import chunks as _chunks
 
 __all__ = ("_basemap", "chunks", "xmap", "xstarmap")
@@ -78,6 +78,8 @@ class chunks(Signature):
 
     def __init__(self, task: Any, it: Iterable[Any], n: int, **options: Any) -> None:
         app = options.pop("app", None)
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"chunks of {task_name_from(task)} cannot have {n!r:.20} calls each: give at least 1")
         parts = {"task": _call_of(task), "it": _kept(it), "n": n}
         Signature.__init__(self, "celery.chunks", (), parts, options, immutable=True, app=app)
 

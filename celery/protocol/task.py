@@ -299,7 +299,7 @@ def _read_body(task: ParsedTask, body: Any) -> ParsedTask:
         raise _Bad(f"the third part of the body is no mapping but {_kind(embed)}")
     task.args, task.kwargs = _arguments(args, kwargs)
     task.callbacks = _signatures(embed, "callbacks")
-    task.errbacks = _signatures(embed, "errbacks")
+    task.errbacks = _signatures(embed, "errbacks", _ERRBACK)
     task.chain = _signatures(embed, "chain")
     task.chord = _optional(embed, "chord", Mapping)
     return task
@@ -313,7 +313,7 @@ def _read_v1(body: Any) -> ParsedTask:
     task.is_utc = body.get("utc") is not False
     task.args, task.kwargs = _arguments(body.get("args") or (), body.get("kwargs") or {})
     task.callbacks = _signatures(body, "callbacks")
-    task.errbacks = _signatures(body, "errbacks")
+    task.errbacks = _signatures(body, "errbacks", _ERRBACK)
     task.chord = _optional(body, "chord", Mapping)
     return task
 
@@ -329,10 +329,14 @@ def _arguments(args: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]
     return args, kwargs
 
 
-def _signatures(fields: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]] | None:
+#: Upstream: an errback may be the name of a task.
+_ERRBACK = (Mapping, str)
+
+
+def _signatures(fields: Mapping[str, Any], name: str, kinds: Any = Mapping) -> Sequence[Any] | None:
     found: Sequence[Any] | None = _optional(fields, name, (list, tuple))
     for each in found or ():
-        if not isinstance(each, Mapping):
+        if not isinstance(each, kinds):
             raise _Bad(f"`{name}` has no signature but {_kind(each)} in it")
     return found
 

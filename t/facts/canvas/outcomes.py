@@ -159,6 +159,23 @@ def add_tasks(app: Celery) -> None:
     def replaced_map(self, x):
         return self.replace(names["double"].map([x, x]))
 
+    @app.task(shared=False, name="replaced_ending_in_group", bind=True)
+    def replaced_ending_in_group(self, x):
+        return self.replace(names["add"].s(x, 1) | group(names["add"].s(1), names["add"].s(2)))
+
+    @app.task(shared=False, name="replaced_failing_before_group", bind=True)
+    def replaced_failing_before_group(self, x):
+        return self.replace(names["fail"].s() | group(names["add"].s(1), names["add"].s(2)))
+
+    @app.task(shared=False, name="replaced_chord_of_groups", bind=True)
+    def replaced_chord_of_groups(self, x):
+        members = group(names["ident"].s(x), names["ident"].s(2))
+        return self.replace(members | group(names["tsum"].s(), names["size"].s()))
+
+    @app.task(shared=False, name="replaced_chunks", bind=True)
+    def replaced_chunks(self, x):
+        return self.replace(names["add"].chunks([(x, 1), (x, 2)], 1))
+
     @app.task(shared=False, name="more_members", bind=True)
     def more_members(self, x):
         self.add_to_chord(names["add"].si(x, 100))

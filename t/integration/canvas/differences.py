@@ -302,6 +302,52 @@ DIFFERENT = {
             ),
         ],
     },
+    "what takes the place of a task answers for it also where it ends in a group or is chunks; in Celery nobody does": {
+        "replaced_chord_of_groups.s(1)": [
+            (
+                REDIS + DATABASE + FILES,
+                {
+                    "value": [3, 2],
+                    "state": "SUCCESS",
+                    "ran": {"ident": 2, "replaced_chord_of_groups": 1, "size": 1, "tsum": 1},
+                },
+            ),
+        ],
+        "replaced_chunks.s(1)": [
+            (
+                EAGER + REDIS + DATABASE + FILES,
+                {"value": [[2], [3]], "state": "SUCCESS", "ran": {"add": 2, "replaced_chunks": 1}},
+            ),
+            (RPC, {"error": "NotImplementedError", "state": "FAILURE", "ran": {"replaced_chunks": 1}}),
+        ],
+    },
+    "a group after a chord that ends in a group gets all its values; Celery sends it once for each of them": {
+        program: [
+            (
+                REDIS + DATABASE + FILES,
+                {"value": [5, 2], "state": ["SUCCESS", "SUCCESS"], "ran": {"ident": 2, "size": 2, "tsum": 2}},
+            ),
+        ]
+        for program in (
+            "group(ident.s(1), ident.s(2)) | group(tsum.s(), size.s()) | group(tsum.s(), size.s())",
+            "chord([ident.s(1), ident.s(2)], group(tsum.s(), size.s())) | group(tsum.s(), size.s())",
+        )
+    },
+    "chain(a, group(), b) is a | group() | b: an empty group gives an empty list; Celery leaves it out of the first": {
+        "chain(group(), collect.s())": [
+            (
+                EAGER + REDIS + RPC + DATABASE + FILES,
+                {"value": [[[]], {}], "state": "SUCCESS", "ran": {"collect": 1}},
+            ),
+        ],
+        "chain(ident.s(1), group(), collect.s())": [
+            (
+                EAGER + REDIS + DATABASE + FILES,
+                {"value": [[[]], {}], "state": "SUCCESS", "ran": {"collect": 1, "ident": 1}},
+            ),
+            (RPC, {"refused": "NotImplementedError", "ran": {}}),
+        ],
+    },
     "what failed first is raised": {
         "chord([ident.s(1), ident.s(2)], chord([fail.s(), tsum.s()], tsum.s()))": [
             (

@@ -6,8 +6,10 @@ import datetime as dt
 
 import pytest
 
-from celery import Celery, chain, group
+from celery import Celery, chain, chord, group
+from celery.app import retrying
 from celery.app.autoretry import add_autoretry_behaviour
+from celery.backends.errbacks import last_task
 from celery.exceptions import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Reject, Retry
 
 
@@ -380,6 +382,30 @@ class TestReplace:
         assert [body["task"] for body in bodies] == ["celery.accumulate"] * 2
         assert {body["options"]["task_id"] for body in bodies} == {"TID"}
         assert [callback["args"] for callback in bodies[0]["options"]["link"]] == [(8,)]
+
+    @pytest.mark.parametrize(
+        "many",
+        [
+            lambda add: chain(add.s(1, 2), group(add.s(3), add.s(4))),
+            lambda add: chain(add.s(1, 2), chain(add.s(1), group(add.s(3), add.s(4)))),
+            lambda add: chord([add.s(1, 2), add.s(3, 4)], group(add.si(5, 6), add.si(7, 8))),
+            lambda add: chord([add.s(1, 2), add.s(3, 4)], chain(add.si(1, 1), group(add.s(5), add.s(7)))),
+            lambda add: add.chunks([(1, 2), (3, 4)], 1),
+        ],
+        ids=["chain to group", "chain to chain to group", "chord to group", "chord to chain to group", "chunks"],
+    )
+    def test_whatever_gives_many_values_is_gathered_under_the_id_of_the_task(self, app, task, add, many):
+        app.set_current()
+        task.push_request(id="T", called_directly=False, errbacks=[dict(add.s())], callbacks=[dict(add.s(1))])
+        replacement = retrying.replacement(task, many(add))
+        task.pop_request()
+
+        assert replacement.freeze().id == "T"
+        assert last_task(replacement)["task"] == "celery.accumulate"
+
+    def test_what_is_no_signature_cannot_replace(self, task):
+        with pytest.raises(TypeError, match="What is to replace t is no signature, but str: 'other'"):
+            task.replace("other")
 
     def test_an_empty_chain_cannot_replace(self, task):
         with running(task), pytest.raises(ImproperlyConfigured, match="empty chain"):

@@ -187,5 +187,10 @@ def test_mappings_that_stand_for_nothing():
         chord([add.s(1, 1)])()
     with pytest.raises(ValueError, match="An empty chain has no result"):
         chain().freeze()
+    for size in (0, -1, None, "2"):
+        with pytest.raises(ValueError, match=r"chunks of bad.add cannot have .* calls each: give at least 1"):
+            add.chunks([(1, 1)], size)
+    with pytest.raises(TypeError, match="What link got for the group is no signature, but int: 3"):
+        group(add.s(1, 1)).link(3)
     with pytest.raises(TypeError, match="Cannot add link to group: use a chord"):
         group(add.s(1, 1)).apply_async(link=add.s(1))

@@ -38,6 +38,37 @@ def app():
     return app
 
 
+@pytest.mark.parametrize("header", [[group()], [group(), group()], [group(group())], [chain()], group(chain())])
+def test_the_body_of_a_header_without_a_task_is_sent_at_once(app, sent, header):
+    chord(header, app.tsum.s(), app=app).apply_async()
+
+    assert [(headers["task"], body[0]) for headers, body in sent] == [("tsum", ([],))]
+
+
+def test_members_of_every_kind_get_the_arguments_of_the_call(app, sent):
+    members = [app.add.s(), chain(app.add.s(), app.add.s(1)), chord([app.add.s()], app.tsum.s(), app=app)]
+    group(members, app=app).apply_async((1,), {"y": 2})
+
+    assert [(body[0], body[1]) for _, body in sent] == [((1,), {"y": 2})] * 3
+
+
+def test_errbacks_of_a_message_go_to_every_member_of_a_group(app):
+    both = group(app.fail.s(), app.add.s(1, 2), app=app)
+    both.link_error(dict(app.errback.s()))
+    both.link_error("by name")
+
+    links = [member.options["link_error"] for member in both.tasks]
+    assert [[getattr(each, "task", each) for each in errbacks] for errbacks in links] == [["errback", "by name"]] * 2
+
+
+def test_an_errback_that_raises_in_an_eager_run_is_logged(app, caplog):
+    app.set_current()
+    result = app.fail.s().on_error(app.fail.si() | app.add.s(1)).apply()
+
+    assert isinstance(result.result, KeyError)
+    assert "Errback celery.chain of task fail" in caplog.text
+
+
 @pytest.fixture
 def sent():
     """The headers and bodies of what is published."""

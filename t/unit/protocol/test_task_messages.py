@@ -128,7 +128,8 @@ BAD_BODIES = {
     "callbacks text": [[], {}, {"callbacks": "x"}],
     "chain a map": [[], {}, {"chain": {}}],
     "callbacks of numbers": [[], {}, {"callbacks": [5]}],
-    "errbacks of text": [[], {}, {"errbacks": ["add"]}],
+    "callbacks of text": [[], {}, {"callbacks": ["add"]}],
+    "errbacks of numbers": [[], {}, {"errbacks": [5]}],
     "chain of text": [[], {}, {"chain": ["add"]}],
     "chord text": [[], {}, {"chord": "x"}],
 }
@@ -140,6 +141,12 @@ def test_a_wrong_body_is_refused_with_a_reason(body):
 
     assert isinstance(answer, Unreadable)
     assert answer.reason
+
+
+def test_an_errback_may_be_the_name_of_a_task_as_celery_sends_it():
+    body = [[], {}, {"errbacks": ["add", {"task": "mul"}]}]
+
+    assert parse_body(parse_headers(v2().headers), body).errbacks == ["add", {"task": "mul"}]
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"task": "a"}, {"id": "a"}, {"task": "a", "id": "b", "args": 5}])
