@@ -217,9 +217,9 @@ def test_a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_are_not
     options = {"transport_options": {"lease_ttl": 0.4}}
     redis = server.client()
     for _ in range(3):  # three tries
+        seen = sum(noted(done).values())
         victim = start(server, "consume", log=str(done), count=1000, hold=60, started=True, **options)
         deadline = time.monotonic() + 8
-        seen = sum(noted(done).values())
         while sum(noted(done).values()) == seen and not redis.llen("jobs.dead") and time.monotonic() < deadline:
             time.sleep(0.02)
         while not is_known_as_started(redis) and time.monotonic() < deadline:
@@ -245,8 +245,9 @@ def test_waiting_beside_a_killer_is_no_crime(server, connect, tmp_path, start):
     send(connect(), "jobs", {"n": 0})
     options = {"transport_options": {"lease_ttl": 0.4}}
     for _ in range(4):  # delivered, never started
+        seen = sum(noted(done).values())
         victim = start(server, "consume", log=str(done), count=1000, hold=60, **options)
-        seen, deadline = sum(noted(done).values()), time.monotonic() + 8
+        deadline = time.monotonic() + 8
         while sum(noted(done).values()) == seen and time.monotonic() < deadline:
             time.sleep(0.02)
         victim.kill()
