@@ -162,6 +162,32 @@ def the_network_lies(stage: Stage) -> dict[str, Any]:
     return {**figures, **{f"{mode} recovery s": round(each, 2) for mode, each in times.items()}}
 
 
+@scenario("F07-unheard", unprotected="unprotect.recall=off", tasks=4_000, short=0.1)
+def answers_are_lost(stage: Stage) -> dict[str, Any]:
+    """Connections break while messages are on their way: these come back long before their lease ends, and once."""
+    redis = stage.redis()
+    proxy = Proxy(redis.port)
+    stage.house.callback(proxy.close)
+    worker = stage.worker(stage.env(f"redis://127.0.0.1:{proxy.port}", **lease(600)), *QUICK_START)
+    stage.publish(stage.env(redis.url, **lease(600)), "effect", stage.count, 0.01).wait(120)
+    lost = 0
+    for _ in range(stage.times(30, 3)):
+        at_work(stage)
+        stage.oracle.note_fault("answers are lost")
+        proxy.set("mute")
+        time.sleep(stage.dice.uniform(0.2, 0.4))
+        lost += redis.client.hlen("unacked") > 0
+        proxy.set("reset")
+        proxy.pass_new()
+        recovery(stage)
+    stage.wait_done(60 + 60 * stage.scale)
+    figures = stage.check(extra=0)
+    assert lost, "nothing was on its way"
+    check_log(worker)
+    stage.check_is_quiet(redis, worker)
+    return {**figures, "put back": worker.text().count("that a lost connection was to bring")}
+
+
 @scenario("F07-rabbitmq", unprotected="unprotect.deadline=off", tasks=20_000, broker="rabbitmq", long_only=True)
 def the_network_lies_to_rabbitmq(stage: Stage) -> dict[str, Any]:
     """The same in front of RabbitMQ: heartbeats find what is dead, by default."""

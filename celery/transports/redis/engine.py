@@ -22,11 +22,12 @@ from kombu.log import get_logger
 from celery.transports.redis.begun import Begun
 from celery.transports.redis.blocking import Blocking
 from celery.transports.redis.delaying import Park
-from celery.transports.redis.lease import Lease
+from celery.transports.redis.lease import Lease, Unheard
 from celery.transports.redis.requests import Requests
 from celery.transports.redis.resp import ReplyError, error_for, pack
 from celery.transports.redis.revoking import Revocations
 from celery.transports.redis.scripts import RESERVE, RESERVE_ONE_BY_ONE
+from celery.transports.redis.unheard import Recall
 from celery.transports.redis.upkeep import Upkeep
 from celery.transports.redis.wire import PUBLICATION_BYTES, Wire
 
@@ -45,7 +46,7 @@ READ_ON_SECONDS = 0.0001
 POLL_SECONDS = (0.010, 0.250)
 
 
-class Engine(Requests, Begun, Upkeep, Blocking):
+class Engine(Requests, Recall, Begun, Upkeep, Blocking):
     """One per transport; kombu calls it the transport's ``cycle``."""
 
     #: kombu's channel asks for it.
@@ -71,6 +72,7 @@ class Engine(Requests, Begun, Upkeep, Blocking):
         self.after_read: set[Any] = set()
         self._topics: dict[bytes, list[tuple[Channel, str]]] = {}
         self._acks_in_flight: deque[list[str]] = deque()
+        self._asks_in_flight: deque[Unheard] = deque()
         self._parks_in_flight: list[list[Park]] = []
         self._ends_in_flight: deque[list[str]] = deque()
         self._flush_at = 0.0
@@ -155,6 +157,7 @@ class Engine(Requests, Begun, Upkeep, Blocking):
     def _return_leftovers(self, lease: Lease, channel: Channel) -> None:
         """Put back what an earlier connection of this process held and nobody runs, and renew the rest."""
         lease.renewed_at = 0.0
+        self.recall_now(lease)
         if lease.returns:
             returns, lease.returns = lease.returns, {}
             self.move(channel.moves_back(returns.values()))
@@ -278,6 +281,7 @@ class Engine(Requests, Begun, Upkeep, Blocking):
         return error
 
     def _doubt_what_is_in_flight(self, lease: Lease) -> None:
+        self._lose_hearing(lease)
         while self._acks_in_flight:
             lease.doubt(self._acks_in_flight.pop())
         while self._parks_in_flight:

@@ -21,10 +21,28 @@ from celery.utils.deadlines import deadline
 if TYPE_CHECKING:
     from celery.transports.redis.keeper import Keeper
 
-__all__ = ("Lease", "lease_for")
+__all__ = ("Lease", "Unheard", "lease_for")
 
 #: What a process that ends gives a broker that it had lost, which has had its chance.  Without it: 1.0 s measured.
 LAST_TRY_SECONDS = 0.5
+
+#: How often it is looked what an answer that was lost has left: when the next connection opens, a second later, and a
+#: third of the lease after that.
+LOOKS = 3
+
+
+class Unheard:
+    """Numbers that were asked for: the server may have recorded messages under them, and nobody has heard of it."""
+
+    __slots__ = ("is_heard", "key_of", "looks", "numbers")
+
+    def __init__(self, numbers: range, key_of: Callable[[str, bytes], str]) -> None:
+        self.numbers = numbers
+        #: Gives the list to which a payload of a queue belongs.
+        self.key_of = key_of
+        self.looks = LOOKS
+        #: The answer came after all: another thread gave the connection up while it was read.
+        self.is_heard = False
 
 
 class Lease:
@@ -49,6 +67,8 @@ class Lease:
         self.acks: list[str] = []
         #: Tags whose acknowledgement was sent once, on a connection that broke before the answer came.
         self.doubtful: set[str] = set()
+        #: What was asked for on connections that broke before the answer came.
+        self.unheard: list[Unheard] = []
         #: Tags that have started since the last renewal.
         self.marks: list[str] = []
         #: Tags of ``begun_index``; whether Redis has been told.

@@ -12,12 +12,12 @@ from kombu.utils.json import dumps
 from celery.transports.dead_letters import dead_envelope
 from celery.transports.message import Malformed, Message, count_loss, is_lost_too_often, mark_redelivered, parse
 from celery.transports.redis.keeper import tell_begun
-from celery.transports.redis.lease import Lease
+from celery.transports.redis.lease import Lease, Unheard
 from celery.transports.redis.resp import ReplyError, bulk, error_for
 from celery.transports.redis.scripts import EXPIRED, MOVE, PARK, RESERVE
 from celery.utils.failpoints import failpoint
 
-__all__ = ("Move", "give_back", "move_calls", "settle", "sweep")
+__all__ = ("Move", "give_back", "move_calls", "moves_of_unheard", "settle", "sweep", "tags_of")
 
 logger = get_logger("celery.transports.redis")
 
@@ -62,6 +62,24 @@ def give_back(messages: Iterable[Message], key_of: Callable[[str, Any], str], re
             mark_redelivered(envelope)
         moves.append(Move(message.delivery_tag, -1, NEXT, key_of(message.queue, envelope), dumps(envelope)))
     return moves
+
+
+def tags_of(lease: Lease, unheard: Iterable[Unheard]) -> list[str]:
+    """Return the tags under which something may be recorded that nobody heard of."""
+    return [f"{lease.prefix}{number}" for each in unheard for number in each.numbers]
+
+
+def moves_of_unheard(lease: Lease, unheard: Sequence[Unheard], records: Sequence[bytes | None]) -> list[Move]:
+    """Return what puts ``records``, one a tag, back unchanged where they are taken next, the oldest first."""
+    moves = []
+    each_of = [each for each in unheard for _ in each.numbers]
+    for tag, each, record in zip(tags_of(lease, unheard), each_of, records, strict=True):
+        if record is not None and not each.is_heard and not lease.holds(tag):
+            # As `reserve.lua` writes it: the message, the default exchange and the queue.
+            end = record.rindex(b',"",')
+            payload, queue = record[1:end], json.loads(record[end + 4 : -1])
+            moves.append(Move(tag, -1, NEXT, each.key_of(queue, payload), payload))
+    return moves[::-1]
 
 
 def _number(tag: Any) -> int:
@@ -186,6 +204,9 @@ def settle(lease: Lease) -> None:
         if message.channel is not None
     ]
     moves, lease.moves = lease.moves, []
+    unheard, lease.unheard = lease.unheard, []
+    if unheard:
+        moves += moves_of_unheard(lease, unheard, client.hmget(lease.unacked, tags_of(lease, unheard)))
     if messages:
         moves += give_back(messages, lambda queue, envelope: messages[0].channel.key_for(queue, envelope))
     if moves:

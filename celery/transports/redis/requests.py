@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.transports.redis.delaying import Park
 from celery.transports.redis.keeper import Keeper
-from celery.transports.redis.lease import Lease
+from celery.transports.redis.lease import Lease, Unheard
 from celery.transports.redis.recovery import Move, move_calls
 from celery.transports.redis.resp import ReplyError, bulk
 from celery.transports.redis.scripts import MOVE, PARK, RENEW
@@ -39,8 +39,11 @@ class Requests:
         assert wire is not None
         acks = lease.take_acks() if lease.acks else []
         tail = b"%b%b%b" % (static, bulk(number), bulk(want))
+        asked = Unheard(range(number, number + want), channel._key_of_payload) if want > 0 else None
 
         def on_reply(reply: Any) -> None:
+            if asked is not None:
+                self._note_answer(asked, reply)
             try:
                 done(reply)
             finally:
@@ -54,8 +57,19 @@ class Requests:
             wire.run(self.reserve_script, tail, size + 2 + len(acks), on_reply)
         except BaseException:
             lease.doubt(acks)
+            if asked is not None:
+                lease.unheard.append(asked)
             raise
         self._acks_in_flight.append(acks)
+        if asked is not None:
+            self._asks_in_flight.append(asked)
+
+    def _note_answer(self: Any, asked: Unheard, reply: Any) -> None:
+        asked.is_heard = not isinstance(reply, ReplyError)
+        if asked in self._asks_in_flight:
+            self._asks_in_flight.remove(asked)
+            if not asked.is_heard:
+                self.lease.unheard.append(asked)
 
     def _settle_acks(self: Any, reply: Any) -> None:
         lease = self.lease
@@ -127,6 +141,7 @@ class Requests:
             for start in range(0, len(tags), RENEW_TAGS_A_CALL):
                 self._send_renewal(lease, tags[start : start + RENEW_TAGS_A_CALL], has_started)
         self.renew_begun(lease)
+        self.recall(lease)
 
     def _send_renewal(self: Any, lease: Lease, tags: list[str], started: bool) -> None:
         ttl = self.channels[0].lease_ttl if self.channels else 60
