@@ -15,7 +15,7 @@ from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
 from celery.utils.stopping import SHORT_PAUSE, stopping
 
-__all__ = ("Owed",)
+__all__ = ("OWED_BYTES_MAX", "OWED_MAX", "Absence", "Owed")
 
 logger = get_logger(__name__)
 
@@ -28,6 +28,30 @@ SHORTEST_REST, LONGEST_REST = 0.5, 30.0
 _FORGETS = is_active("unprotect.store")
 
 
+class Absence:
+    """That a store is away: what it said when it was last tried, and when it is worth another try."""
+
+    __slots__ = ("_try_at", "trouble")
+
+    def __init__(self) -> None:
+        self.trouble: Exception | None = None
+        self._try_at = 0.0
+
+    def note(self, trouble: Exception, began: float) -> None:
+        """It was tried in vain, since ``began``: trying takes time if it hangs, for which tasks wait."""
+        now = monotonic()
+        self.trouble, self._try_at = trouble, now + min(max(2 * (now - began), SHORTEST_REST), LONGEST_REST)
+
+    @property
+    def rests(self) -> bool:
+        """Whether it was tried in vain a moment ago."""
+        return self.trouble is not None and monotonic() < self._try_at
+
+    def raise_while_resting(self) -> None:
+        if self.trouble is not None and self.rests:
+            raise self.trouble.with_traceback(None)  # it would grow with each time
+
+
 class Owed:
     """The records of one thread, or of all greenlets of a pool, that their store has not taken."""
 
@@ -35,8 +59,7 @@ class Owed:
         self._backend = backend
         self._records: deque[tuple[Callable[[], Any], int]] = deque()
         self._bytes = 0
-        self._trouble: Exception | None = None
-        self._try_at = 0.0
+        self._absence = Absence()
         self._settling = threading.RLock()
 
     def store(self, write: Callable[[], Any], size: Callable[[], int]) -> None:
@@ -70,8 +93,8 @@ class Owed:
 
     def try_flush(self) -> None:
         """Do as `flush`, but do not wait for a store that is away."""
-        if self._records and monotonic() < self._try_at and self._trouble is not None:
-            raise self._trouble.with_traceback(None)  # it would grow with each time
+        if self._records:
+            self._absence.raise_while_resting()
         self._settle(self._write_all)
 
     def _settle(self, write: Callable[[], list[Exception]]) -> None:
@@ -101,16 +124,15 @@ class Owed:
                 refused.append(error)
             self._records.popleft()
             self._bytes -= size
-        if self._trouble is not None:
+        if self._absence.trouble is not None:
             logger.warning("Result store: back again")
-            self._trouble = None
+            self._absence.trouble = None
         return refused
 
     def _note(self, error: Exception, began: float) -> None:
-        if self._trouble is None:
+        if self._absence.trouble is None:
             logger.error("Result store: away, what is to be stored waits for it: %s", error)
-        now = monotonic()
-        self._trouble, self._try_at = error, now + min(max(2 * (now - began), SHORTEST_REST), LONGEST_REST)
+        self._absence.note(error, began)
 
     def _pauses(self) -> Callable[[Exception, Iterator[float], int], float]:
         """Return what is told of each failure and returns the pause after it; a process that stops soon gives up."""

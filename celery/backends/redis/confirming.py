@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import exceptions
 
+from celery.backends.owing import OWED_BYTES_MAX, OWED_MAX, Absence
 from celery.backends.redis.line import Line
 from celery.exceptions import BackendStoreError
 from celery.protocol.resp import ReplyError, error_for
@@ -18,12 +19,6 @@ __all__ = ("Deferred",)
 
 #: How many confirmations may be outstanding; more are collected without being asked.
 OUTSTANDING_MAX = 256
-
-#: While the store is away, so many records, or bytes, wait for it before tasks do.
-OWED_MAX, OWED_BYTES_MAX = 10_000, 64 * 1024 * 1024
-
-#: Seconds after a try in vain before the next one that nobody waits for: twice what it took, between these.
-SHORTEST_REST, LONGEST_REST = 0.5, 30.0
 
 #: Whether a test of the tests has switched this protection off.
 _FORGETS_WHAT_IT_OWES = is_active("unprotect.store")
@@ -43,13 +38,12 @@ class Deferred:
 
     __slots__ = (
         "__weakref__",
+        "_absence",
         "_held",
         "_held_bytes",
         "_open",
         "_owed_bytes",
         "_retry",
-        "_trouble",
-        "_try_at",
         "line",
         "unconfirmed",
     )
@@ -62,9 +56,7 @@ class Deferred:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._owed_bytes = 0
-        #: What the store said when it was last tried in vain, and when it is to be tried again.
-        self._trouble: Exception | None = None
-        self._try_at = 0.0
+        self._absence = Absence()
 
     def store(self, key: bytes, packet: bytes) -> None:
         """Take a store; it is kept until Redis has confirmed it.
@@ -108,7 +100,7 @@ class Deferred:
                 return
             except Exception:  # the line was idle for long, perhaps
                 line.close()
-        if not self._rests():
+        if not self._absence.rests:
             self._send_again_or_rest()
 
     def _send_again_or_rest(self) -> None:
@@ -116,15 +108,7 @@ class Deferred:
         try:
             self._send_again()
         except Exception as error:  # `flush` tells
-            self._note(error, began)
-
-    def _rests(self) -> bool:
-        """Whether the store was tried in vain a moment ago: trying takes time if it hangs, which tasks wait for."""
-        return self._trouble is not None and monotonic() < self._try_at
-
-    def _note(self, error: Exception, began: float) -> None:
-        now = monotonic()
-        self._trouble, self._try_at = error, now + min(max(2 * (now - began), SHORTEST_REST), LONGEST_REST)
+            self._absence.note(error, began)
 
     def _forget_held(self) -> None:
         self._held.clear()
@@ -156,7 +140,8 @@ class Deferred:
                 if patiently:
                     self._retry(lambda: self._collect(refused))
                 else:
-                    self._collect_unless_it_rests(refused)
+                    self._absence.raise_while_resting()
+                    self._collect(refused)
             except Exception:
                 if _FORGETS_WHAT_IT_OWES:
                     self._forget_owed()
@@ -164,19 +149,14 @@ class Deferred:
             if refused:
                 raise _refusal(refused)
 
-    def _collect_unless_it_rests(self, refused: list[tuple[bytes, Exception]]) -> None:
-        if self._trouble is not None and self._rests():
-            raise self._trouble.with_traceback(None)  # it would grow with each time
-        self._collect(refused)
-
     def _collect(self, refused: list[tuple[bytes, Exception]]) -> None:
         began = monotonic()
         try:
             self._collect_replies(refused)
         except Exception as error:
-            self._note(error, began)
+            self._absence.note(error, began)
             raise
-        self._trouble = None
+        self._absence.trouble = None
 
     def _collect_replies(self, refused: list[tuple[bytes, Exception]]) -> None:
         line = self._ready_line()
@@ -193,7 +173,7 @@ class Deferred:
 
     def use(self, exchange: Callable[[Line], Any]) -> Any:
         """Do an exchange on the line, behind what was stored; it is the caller who tries again."""
-        self._trouble = None  # somebody waits for this one
+        self._absence.trouble = None  # somebody waits for this one
         self.flush(patiently=False)
         line = self._ready_line()
         try:
