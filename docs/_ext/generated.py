@@ -48,17 +48,17 @@ def settings_markdown() -> Iterator[str]:
             option = OPTIONS[name]
             old = OLD_BY_NEW.get(name, "")
             yield f"### {name}\n\n{meaning}\n"
-            facts = [f"type `{option.type}`", f"default `{default(option)}`"]
+            facts = [f"Type `{option.type}`", f"default `{default(option)}`"]
             if old and old.lower() != name:
                 facts.append(f"old name `{old.upper()}`")
-            yield f"{', '.join(facts).capitalize()}.\n"
+            yield f"{', '.join(facts)}.\n"
 
 
 def commands_markdown() -> Iterator[str]:
     for name, place in sorted(COMMANDS.items()):
         if find_spec(place.partition(":")[0]) is None:
             continue
-        yield f"```{{click}} {place}\n:prog: celery {name}\n:nested: full\n```\n"
+        yield f"```{{eval-rst}}\n.. click:: {place}\n   :prog: celery {name}\n   :nested: full\n```\n"
 
 
 class CommandsDirective(SphinxDirective):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +52,16 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert done.returncode == 0, done.stderr
     for page in ("index.html", "reference/configuration.html", "reference/command-line.html", "how-to/swap.html"):
         assert (tmp_path / "site" / page).exists()
+    settings, commands, modules = (
+        text_of(tmp_path / "site/reference" / page) for page in ("configuration.html", "command-line.html", "api.html")
+    )
+    assert "default 'celery.beat:PersistentScheduler', old name CELERYBEAT_SCHEDULER." in settings
+    assert "-c, --concurrency <concurrency>" in commands
+    assert "celery -A proj worker --autoscale=10,2" in commands
+    assert ".. option::" not in commands
+    assert "assert_enqueued(" in modules
+
+
+def text_of(page):
+    """Return what a reader sees of a page, with single blanks."""
+    return " ".join(html.unescape(re.sub("<[^>]+>", "", page.read_text())).split())
