@@ -51,7 +51,7 @@ class colored:
         prefix = ""
         if self.enabled:
             prefix = self.op
-        return prefix + self._fold(lambda part: part.embed() if isinstance(part, colored) else str(part))
+        return prefix + self._fold(str)  # a part with a colour of its own ends with a reset
 
     def __str__(self) -> str:
         suffix = RESET_SEQ if self.enabled and self.s else ""

@@ -166,7 +166,8 @@ COLORS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"]
 
 def test_text_has_colours():
     assert str(colored().red("bad")) == "\033[1;31mbad\033[0m"
-    assert str(colored().bold("a", colored().blue("b"))) == "\033[1ma\033[1;34mb\033[0m"
+    assert str(colored().bold("a", colored().blue("b"))) == "\033[1ma\033[1;34mb\033[0m\033[0m"
+    assert str(colored().bold(colored().blue("a"), "b")) == "\033[1m\033[1;34ma\033[0mb\033[0m"
     assert colored().red("a") + "b" == "\033[1;31ma\033[0mb"
     for number, name in enumerate(COLORS):
         assert f"\033[1;{30 + number}m" in str(getattr(colored(), name)("x"))
