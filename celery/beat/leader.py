@@ -9,69 +9,26 @@ sends nothing.  See docs/design/beat.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import timezone, tzinfo
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 from uuid import uuid4
 
 from celery.app import backends
 from celery.beat.clock import elapsed_seconds
+from celery.beat.ledgers.base import Ledger, LedgerError, Lost, State
 from celery.beat.moments import key_of, microseconds, moment_at
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.failpoints import failpoint
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 
-__all__ = ("Leadership", "Ledger", "LedgerError", "Lost", "State", "open_leadership")
+__all__ = ("Leadership", "open_leadership")
 
 logger = get_logger("celery.beat")
 
 #: Parts of the lease: how often others look, how often the leader counts up, and when its silence is taken for death.
 POLL, RENEW, SILENCE = 0.1, 0.2, 0.7
-
-
-class State(NamedTuple):
-    """Who leads, the how many-th leader that is, and how often it has counted up."""
-
-    holder: str
-    epoch: int
-    beats: int
-
-
-class LedgerError(Exception):
-    """The ledger cannot be reached, or does not answer."""
-
-
-class Lost(LedgerError):
-    """Another beat leads by now."""
-
-
-class Ledger(Protocol):
-    """A store that all beats see; every method is one atomic step and raises `LedgerError` if it fails.
-
-    Times are microseconds since 1970.  A ``run`` is ``(last run, count)``.
-    """
-
-    def read(self) -> State | None:
-        """Return who leads; ``None`` if nobody ever did."""
-
-    def take(self, seen: State | None, holder: str) -> State | None:
-        """Make ``holder`` the leader if the state is still ``seen``; return the new state, or ``None``."""
-
-    def renew(self, state: State) -> State:
-        """Count up; raises `Lost`."""
-
-    def release(self, state: State) -> None:
-        """Let anybody take over at once."""
-
-    def runs(self) -> dict[str, tuple[int, int]]:
-        """Return all runs by name."""
-
-    def write(self, state: State, runs: Mapping[str, tuple[int, int]]) -> None:
-        """Put these runs in, whatever was there; raises `Lost`."""
-
-    def claim(self, state: State, name: str, before: int, run: tuple[int, int]) -> tuple[int, int] | None:
-        """Enter ``run`` if no later one than ``before`` is known; else return the one that is.  Raises `Lost`."""
 
 
 class Leadership:

@@ -8,7 +8,8 @@ import uuid
 import pytest
 
 from celery import Celery
-from celery.beat.leader import LedgerError, Lost, open_leadership
+from celery.beat.leader import open_leadership
+from celery.beat.ledgers.base import LedgerError, Lost
 
 REDIS = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379") + "/11"
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")

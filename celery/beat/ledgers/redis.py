@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from celery.beat.leader import LedgerError, Lost, State
+from celery.beat.ledgers.base import LedgerError, Lost, State
 from celery.utils.failpoints import is_active
 
 __all__ = ("RedisLedger",)

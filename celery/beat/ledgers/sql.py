@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import BigInteger, Column, MetaData, String, Table, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from celery.beat.leader import LedgerError, Lost, State
+from celery.beat.ledgers.base import LedgerError, Lost, State
 from celery.utils.failpoints import is_active
 
 __all__ = ("SQLLedger",)

@@ -8,7 +8,8 @@ import pytest
 
 from celery import Celery
 from celery.beat import Scheduler
-from celery.beat.leader import Leadership, LedgerError, Lost, State, open_leadership
+from celery.beat.leader import Leadership, open_leadership
+from celery.beat.ledgers.base import LedgerError, Lost, State
 from celery.exceptions import ImproperlyConfigured
 
 
