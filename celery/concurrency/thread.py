@@ -11,12 +11,11 @@ comes to say of its job is not heard.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from itertools import count
@@ -31,8 +30,8 @@ from celery.concurrency.agenda import Agenda
 from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, frame_of, raised, tell
 from celery.concurrency.guard import Abandoned, ThreadWatch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
-from celery.concurrency.owing import OWING_SECONDS, owes, pay_before_leaving
-from celery.concurrency.stall import StallAlarm
+from celery.concurrency.threads.limits import Limits
+from celery.concurrency.threads.seat import NOTHING, Flight, Seat, drain
 from celery.utils.log import get_logger
 
 if TYPE_CHECKING:
@@ -42,21 +41,8 @@ __all__ = ("TaskPool",)
 
 logger = get_logger(__name__)
 
-#: Successes are told when there is nothing more to run, when the first of them is this many seconds old, or before a
-#: job that is not known to take less.
-REPORT_AFTER = 0.002
-
-#: A job that is through with its own code when the hard limit is over has so many seconds more to store its result.
-LEAVING_SECONDS = 5.0
-
-#: An abandoned task that takes the exception for nothing gets another, this often, after so many seconds each.
-REPEATS, REPEAT_SECONDS = 5, 1.0
-
 #: As in the prefork pool, to terminate by this signal is to raise the soft limit.
 SOFT_SIGNAL = getattr(signal, "SIGUSR1", None)
-
-#: There is no job just now.
-NOTHING = object()
 
 
 class ApplyResult:
@@ -69,32 +55,6 @@ class ApplyResult:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended, well or not, or for ``timeout`` seconds."""
         wait([self.f], timeout)
-
-
-class Flight:
-    """One job in the hands of the threads."""
-
-    __slots__ = ("frame", "has_ended", "is_told", "job", "seat", "soft_is_told", "watch")
-
-    def __init__(self, job: Job, frame: bytes, watch: ThreadWatch) -> None:
-        self.job, self.frame, self.watch = job, frame, watch
-        self.seat: Seat | None = None  #: the thread that runs it
-        self.has_ended = False  #: it ran to its end, which may not have been told yet
-        self.is_told = False  #: its start was told
-        self.soft_is_told = False
-
-
-class Seat:
-    """One thread, and what it has ended without saying so yet, for its results may be unconfirmed."""
-
-    __slots__ = ("ended", "interrupts", "is_abandoned", "thread", "watch")
-
-    def __init__(self, serve: Callable[[Seat], None], name: str) -> None:
-        self.ended: deque[tuple[Flight, bytes]] = deque()
-        self.is_abandoned = False
-        self.interrupts = 0
-        self.watch: ThreadWatch | None = None  #: of the flight that it was abandoned with
-        self.thread = threading.Thread(target=serve, args=(self,), name=name, daemon=True)
 
 
 class TaskPool(JobPool):
@@ -120,18 +80,16 @@ class TaskPool(JobPool):
         self.executor = ThreadPoolExecutor(max_workers=self.limit)
         self._mailbox = Mailbox()
         self._agenda = Agenda()
-        self._alarm = StallAlarm()
+        self._limits = Limits(self._agenda, lambda: list(self._running), self._tell_soft_limit, self._abandon)
         self._has_loop = False
         #: Jobs that the loop holds, then frames that any thread may take: few, so that a revoke finds most in time.
         self._backlog: deque[Job] = deque()
         self._ready: deque[Flight | None] = deque()
         self._wanted = threading.Condition()
         self._seats: list[Seat] = []
-        self._abandoned: list[Seat] = []
         self._names = count(1)
         self._idle = 0
         self._running: set[Flight] = set()
-        self._next_look_at = math.inf
 
     def on_start(self) -> None:
         user_code.separate()
@@ -173,69 +131,11 @@ class TaskPool(JobPool):
     def _staff(self) -> None:
         """Start a thread if what is ready needs one; must be called with the lock held."""
         if len(self._ready) > self._idle and len(self._seats) < self.limit:
-            seat = Seat(self._serve, f"ThreadPoolWorker-{next(self._names)}")
+            seat = Seat(self, f"ThreadPoolWorker-{next(self._names)}")
             self._seats.append(seat)
             seat.thread.start()
 
     # -- jobs, in threads
-
-    def _serve(self, seat: Seat) -> None:
-        """Run jobs until there comes ``None``; this is a thread's whole life."""
-        put, pid = self._mailbox.put, os.getpid()
-        try:
-            runner = self._make_runner()
-        except BaseException as error:
-            logger.critical("A thread of the pool cannot start: %r", error, exc_info=True)
-            put(self._on_thread_death, seat)
-            return
-        ended = seat.ended
-        since = 0.0
-        brief: set[str] = set()  # names of jobs that took less than `REPORT_AFTER` the last time
-
-        def report() -> None:
-            runner.flush()
-            for flight, answer in _drain(ended):
-                put(self._on_finished, flight, answer)
-
-        while True:
-            if ended and monotonic() - since > REPORT_AFTER:
-                report()
-            flight = self._next(seat, 0 if ended else OWING_SECONDS if owes(runner) else None)
-            if flight is NOTHING:
-                report()
-                continue
-            if flight is None:
-                report()
-                pay_before_leaving(runner)
-                return
-            name = flight.job.name
-            if ended and name not in brief:
-                report()
-            began = monotonic()
-            since = since if ended else began
-            flight.watch.start(began)
-            put(self._on_started, flight, pid)
-            user_code.begin(flight.watch)
-            try:
-                answer = runner.run(flight.frame)
-            except Abandoned:  # of an error's text nobody would hear
-                flight.watch.close()
-                put(self._on_abandoned, flight)
-            except BaseException as error:  # SystemExit of a task ends the task, not the worker
-                flight.watch.close()
-                lost = WorkerLostError(repr(error)).with_traceback(error.__traceback__)
-                put(self._on_lost, flight, lost)
-            else:
-                flight.watch.close()
-                flight.has_ended = True
-                ended.append((flight, answer))
-            if seat.is_abandoned:
-                pay_before_leaving(runner)
-                return
-            if monotonic() - began < REPORT_AFTER:
-                brief.add(name)
-            else:
-                brief.discard(name)
 
     def _make_runner(self) -> Any:
         if self.make_runner is None:
@@ -266,9 +166,7 @@ class TaskPool(JobPool):
         if flight not in self._running:
             return
         self._tell_start(flight, pid)
-        watch = flight.watch
-        if watch.soft or watch.hard:
-            self._look_at(watch.started_at + min(watch.soft or math.inf, watch.hard or math.inf))
+        self._limits.note(flight)
 
     def _tell_start(self, flight: Flight, pid: int) -> None:
         if not flight.is_told:
@@ -305,47 +203,7 @@ class TaskPool(JobPool):
         if not self._seats:
             self.flush()
 
-    # -- limits, on the loop's thread
-
-    def _look_at(self, when: float) -> None:
-        """Look for limits that are over at ``when``; an earlier look finds the next such time."""
-        if when < self._next_look_at:
-            self._next_look_at = when
-            self._alarm.expect(when)
-            self._agenda.after(when - monotonic(), self._enforce)
-
-    def _enforce(self) -> None:
-        now = monotonic()
-        if now < self._next_look_at:  # a look that an earlier one has made needless
-            return
-        self._next_look_at = math.inf
-        self._alarm.relax(now)
-        next_at = min([self._enforce_on(flight, now) for flight in list(self._running)], default=math.inf)
-        if next_at < math.inf:
-            self._look_at(next_at)
-
-    def _enforce_on(self, flight: Flight, now: float) -> float:
-        """Do what is due for ``flight``; return when something may be due next."""
-        watch = flight.watch
-        began, soft, hard = watch.started_at, watch.soft, watch.hard
-        if flight.has_ended or not began:
-            return math.inf
-        due_at = math.inf
-        if hard:
-            ends_at = began + hard
-            if not watch.is_open:  # it may be about to store its result
-                ends_at += LEAVING_SECONDS
-            if now >= ends_at:
-                self._abandon(flight, flight.job.on_hard_limit, hard)
-                return math.inf
-            due_at = began + hard if now < began + hard else now + REPEAT_SECONDS
-        if soft and not watch.was_soft_raised:
-            if now >= began + soft:
-                watch.interrupt(SoftTimeLimitExceeded)
-                self._tell_soft_limit(flight)
-            else:
-                due_at = min(due_at, began + soft)
-        return due_at
+    # -- the end of a job that does not end by itself
 
     def _abandon(self, flight: Flight, told: Callable[..., Any], *args: Any) -> None:
         """Give up on ``flight`` and its thread; ``told(*args)`` is its end."""
@@ -355,30 +213,19 @@ class TaskPool(JobPool):
         with self._wanted:
             seat.is_abandoned = True
             self._seats.remove(seat)
-        for other, answer in _drain(seat.ended):
+        for other, answer in drain(seat.ended):
             self._on_finished(other, answer)
-        seat.watch = flight.watch
-        self._abandoned.append(seat)
-        self._interrupt(seat)
+        self._limits.pursue(seat, flight.watch)
         logger.warning(
             "%s[%s] is given up, its thread %s is replaced; given up and not ended yet: %d",
             flight.job.name,
             flight.job.id,
             seat.thread.name,
-            len(self._abandoned),
+            len(self._limits.abandoned),
         )
         self._end(flight, told, *args)
         with self._wanted:
             self._staff()
-
-    def _interrupt(self, seat: Seat) -> None:
-        """Have an abandoned thread leave the user's code, again if it did not."""
-        if not seat.thread.is_alive():
-            self._abandoned.remove(seat)
-        elif seat.interrupts < REPEATS and seat.watch is not None:
-            seat.interrupts += 1
-            seat.watch.interrupt(Abandoned)
-            self._agenda.after(REPEAT_SECONDS, partial(self._interrupt, seat))
 
     def terminate_job(self, pid: int | Job, signal: Any = None) -> bool:
         """Give up on a running job, or raise its soft limit (SIGUSR1).
@@ -498,7 +345,7 @@ class TaskPool(JobPool):
 
     def _end_all(self) -> None:
         self._agenda.clear()
-        self._alarm.relax(monotonic())
+        self._limits.close()
         self._mailbox.deliver()
         self._mailbox.close()
 
@@ -508,18 +355,8 @@ class TaskPool(JobPool):
             self._wanted.notify_all()
 
     def _get_info(self) -> dict[str, Any]:
-        self._abandoned = [seat for seat in self._abandoned if seat.thread.is_alive()]
         return {
             **super()._get_info(),
             "threads": len(self._seats) + len(self.executor._threads),
-            "abandoned-threads": len(self._abandoned),
+            "abandoned-threads": self._limits.count_abandoned(),
         }
-
-
-def _drain(entries: deque[tuple[Flight, bytes]]) -> Iterator[tuple[Flight, bytes]]:
-    """Take and yield what is there; another thread may do so at the same time."""
-    while True:
-        try:
-            yield entries.popleft()
-        except IndexError:
-            return
