@@ -564,6 +564,16 @@ def test_a_thread_that_was_given_up_ends_when_it_can(build):
     assert house.pool.info["threads"] <= 1
 
 
+def test_who_asks_for_figures_does_not_disturb_the_pursuit_of_a_given_up_thread(build, caplog):
+    """The figures leave out a thread that has ended; the next look at it, a second later, finds that in order."""
+    house = build("threads", 1)
+    house.run(Job("nap 30", hard=0.2))
+    house.until(lambda: house.pool.info["abandoned-threads"] == 0)
+    house.turn(1.5)
+
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_what_was_told_late_of_jobs_before_the_one_given_up_is_not_lost(build):
     house = build("threads", 1)
     house.run(*[Job() for _ in range(20)])  # "job" is known to be brief now

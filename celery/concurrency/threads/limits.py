@@ -45,7 +45,7 @@ class Limits:
         self._alarm = StallAlarm()
         self._next_at = math.inf
         #: Threads that were given up and have not ended yet, as far as is known.
-        self.abandoned: list[Seat] = []
+        self.abandoned: set[Seat] = set()
 
     def note(self, flight: Flight) -> None:
         """Watch ``flight``, which has begun."""
@@ -95,19 +95,19 @@ class Limits:
 
     def pursue(self, seat: Seat, watch: ThreadWatch) -> None:
         """Have the thread of ``seat``, which is abandoned with the job of ``watch``, leave the user's code."""
-        self.abandoned.append(seat)
+        self.abandoned.add(seat)
         self._interrupt(seat, watch, REPEATS)
 
     def _interrupt(self, seat: Seat, watch: ThreadWatch, times: int) -> None:
         if not seat.thread.is_alive():
-            self.abandoned.remove(seat)
+            self.abandoned.discard(seat)
         elif times:
             watch.interrupt(Abandoned)
             self._agenda.after(REPEAT_SECONDS, partial(self._interrupt, seat, watch, times - 1))
 
     def count_abandoned(self) -> int:
         """Return how many threads were given up and still run."""
-        self.abandoned = [seat for seat in self.abandoned if seat.thread.is_alive()]
+        self.abandoned = {seat for seat in self.abandoned if seat.thread.is_alive()}
         return len(self.abandoned)
 
     def close(self) -> None:
