@@ -45,6 +45,9 @@ COMMANDS = {
 }
 
 
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+
+
 class App(click.ParamType):
     """An app, by the module (and name) it is in."""
 
@@ -87,7 +90,10 @@ def _failed_on_import(exc: Exception) -> str:
 
 
 def _last_user_frame(exc: BaseException) -> Any:
-    """Return the frame nearest to the error that is not of the machinery that imports, nor of ours."""
+    """Return the frame nearest to the error that is not of the machinery that imports, nor of ours.
+
+    One of the project is better than one of a library that it called.
+    """
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     frames = [
         frame
@@ -96,7 +102,13 @@ def _last_user_frame(exc: BaseException) -> Any:
         and not frame.filename.startswith((ours, "<frozen"))
         and f"{os.sep}kombu{os.sep}" not in frame.filename
     ]
-    return frames[-1] if frames else None
+    of_project = [frame for frame in frames if not _is_of_a_library(frame.filename)]
+    found = of_project or frames
+    return found[-1] if found else None
+
+
+def _is_of_a_library(path: str) -> bool:
+    return path.startswith(_STANDARD_LIBRARY) or f"{os.sep}site-packages{os.sep}" in path
 
 
 APP = App()
