@@ -21,6 +21,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 
+#: For workers that need not know their neighbours.
+QUICK_START = ("--without-mingle", "--without-gossip")
+
 #: The Celery release we are compared with and mixed with, where there is one.
 PEER_PYTHON = os.environ.get("PEER_PYTHON", "")
 
@@ -171,6 +174,14 @@ class Worker(Actor):
         )
         if not self.is_running():
             raise RuntimeError(f"{self.name} ended at its start:\n{self.text()[-3000:]}")
+
+    def pings(self) -> int:
+        """Return how many workers answer a ping on its broker."""
+        command = [self.command[0], "-m", "celery", "-A", "faultapp", "inspect", "ping", "-t", "3"]
+        result = subprocess.run(
+            command, env=self.env, cwd=self.cwd, capture_output=True, text=True, timeout=30, check=False
+        )
+        return result.stdout.count("pong")
 
     def restart(self) -> None:
         """Kill it with all its children and start it again."""

@@ -13,9 +13,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from actors import HERE, Worker
+from actors import HERE, QUICK_START, Worker
 from operations import run_script
-from redis_scenarios import QUICK_START, lease
+from redis_scenarios import lease
 from scenario import Stage, scenario
 from servers import OwnRedis, wait_until
 

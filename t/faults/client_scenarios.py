@@ -8,10 +8,9 @@ import subprocess
 import sys
 from typing import Any
 
-from actors import HERE
+from actors import HERE, QUICK_START
 from canvas_scenarios import conf
 from proxy import Proxy
-from redis_scenarios import QUICK_START
 from scenario import Stage, scenario
 
 #: A client's memory may grow by so much for 100,000 results, and by the steps in which it is given.

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors import Publisher, Worker, wait_for_progress
+from actors import QUICK_START, Publisher, Worker, wait_for_progress
 from proxy import MODES, Proxy
-from rabbit_scenarios import SLOTS, Lane, pings, vhost_of
-from redis_scenarios import LEASE_SECONDS, QUICK_START, lease
+from rabbit_scenarios import SLOTS, Lane, vhost_of
+from redis_scenarios import LEASE_SECONDS, lease
 from scenario import Skipped, Stage, is_root, scenario
 from servers import OwnRedis, wait_until
 
@@ -342,7 +342,7 @@ def keys_are_evicted(stage: Stage) -> dict[str, Any]:
     client.wait(120)
     stage.wait_done(30, settle=LEASE_SECONDS + 0.5)
     figures = stage.check(unexplained=0)
-    assert pings(worker) == 1, "no answer to a ping after the eviction"
+    assert worker.pings() == 1, "no answer to a ping after the eviction"
     check_log(worker)
     stage.check_is_quiet(redis, worker)
     return {**figures, "evicted": evicted}
@@ -381,7 +381,7 @@ def everything_is_flushed(stage: Stage) -> dict[str, Any]:
     client.wait(120)
     stage.wait_done(30, settle=LEASE_SECONDS + 0.5)
     figures = stage.check(unexplained=0)
-    assert pings(worker) == 1, "no answer to a ping after the flush"
+    assert worker.pings() == 1, "no answer to a ping after the flush"
     assert worker.text().count("Redis was flushed") == 1, "the loss was told more than once"
     check_log(worker)
     stage.check_is_quiet(redis, worker)

@@ -7,9 +7,9 @@ import signal
 import time
 from typing import Any
 
-from actors import wait_for_progress
+from actors import QUICK_START, wait_for_progress
 from messages import task_message
-from redis_scenarios import QUICK_START, lease
+from redis_scenarios import lease
 from scenario import Stage, scenario
 from servers import wait_until
 

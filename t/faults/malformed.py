@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -44,7 +44,7 @@ def feed(stage: Stage, pool: str, cases: list[Case]) -> dict[str, Any]:
         before = len(redis.dead_letters())
         for case in batch:
             redis.client.lpush("celery", case.payload())
-        slowest = max(slowest, answer(redis, worker, batch))
+        slowest = max(slowest, answer(redis, worker, batch, lambda: send_ping(redis)))
         wrong += judge(redis, batch, before)
     assert not wrong, f"{len(wrong)} were dealt with wrongly: {wrong[:8]}; seed {stage.seed}"
     assert worker.is_running(), "the worker ended"
@@ -66,16 +66,20 @@ def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
         yield batch
 
 
-def answer(redis: OwnRedis, worker: Worker, batch: list[Case]) -> float:
-    """Send a ping behind ``batch``; returns how long the answer took."""
-    names = [case.name for case in batch]
+def send_ping(redis: OwnRedis) -> str:
     task_id, payload = task_message("faultapp.ping")
-    began = time.monotonic()
     redis.client.lpush("celery", payload)
-    record = stored_result(redis.client, task_id, PATIENCE * 2)
+    return task_id
+
+
+def answer(results: OwnRedis, worker: Worker, batch: list[Case], send: Callable[[], str]) -> float:
+    """Have a ping sent behind ``batch``, by ``send``, which gives its id; returns how long the answer took."""
+    names = [case.name for case in batch]
+    began = time.monotonic()
+    record = stored_result(results.client, send(), PATIENCE * 2)
     took = time.monotonic() - began
     assert worker.is_running(), f"the worker ended after one of {names}:\n{worker.text()[-3000:]}"
-    assert record is not None, f"no answer in {PATIENCE * 2} s after {names}"
+    assert record is not None, f"no answer in {PATIENCE * 2} s after {names}; {worker.text()[-2000:]}"
     assert record["status"] == "SUCCESS", record
     assert took <= PATIENCE, f"{took:.1f} s for the answer after {names}"
     return took

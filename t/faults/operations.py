@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from actors import memory_of, wait_for_progress
+from actors import QUICK_START, memory_of, wait_for_progress
 from messages import stored_result
-from redis_scenarios import LEASE_SECONDS, QUICK_START, lease
+from redis_scenarios import LEASE_SECONDS, lease
 from scenario import Stage, scenario
 from servers import OwnRedis, wait_until
 

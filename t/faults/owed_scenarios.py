@@ -7,12 +7,11 @@ import time
 from functools import partial
 from typing import Any
 
-from actors import wait_for_progress
+from actors import QUICK_START, wait_for_progress
 from canvas_scenarios import check_nothing_left, check_released_once, conf, lines
 from messages import stored_result
 from operations import run_script
 from pools import GREEN_POOLS
-from redis_scenarios import QUICK_START
 from scenario import Stage, scenario
 from servers import wait_until
 from store_scenarios import OUTAGE_SECONDS, OUTAGES, OwnDirectory, gone, killed, missing_on_redis

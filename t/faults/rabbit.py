@@ -7,11 +7,12 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import amqp
+from messages import body_for, headers_for, new_id
 from scenario import Skipped
 from servers import OwnRabbit
 
@@ -85,6 +86,19 @@ class Vhost:
 
     def publish(self, message: Any, queue: str = "celery") -> None:
         self.channel().basic_publish(message, exchange="", routing_key=queue)
+
+    def send(self, task: str, args: Sequence[Any] = (), queue: str = "celery") -> str:
+        """Publish a task of the fault app and return its id."""
+        task_id = new_id()
+        message = amqp.Message(
+            body_for(args),
+            content_type="application/json",
+            content_encoding="utf-8",
+            application_headers=headers_for(f"faultapp.{task}", task_id),
+            delivery_mode=2,
+        )
+        self.publish(message, queue)
+        return task_id
 
     def count(self, queue: str = "celery") -> int:
         """Return how many messages wait in a queue; 0 where there is none."""

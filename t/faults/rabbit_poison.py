@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-import amqp
-from messages import body_for, headers_for, new_id, stored_result
+from messages import stored_result
 from oracle import Oracle
+from poisons import check_reasons
 from rabbit import Vhost
 from rabbit_scenarios import Lane, vhost_of
 from scenario import Stage, scenario
@@ -49,7 +49,7 @@ def play(stage: Stage, vhost: Vhost, lane: Lane, results: Any, doses: list[Any])
     publisher = lane.publish("effect", stage.count, 0.001)
     poisons: dict[str, tuple[str, str]] = {}
     # Tasks that run all the while beside those that kill the whole worker: they are innocent.
-    bystanders = [send(vhost, lane.name, "effect", [1.2]) for _ in range(2)]
+    bystanders = [vhost.send("effect", [1.2], lane.name) for _ in range(2)]
 
     def is_over() -> bool:
         runs = lane.oracle.executions()
@@ -63,13 +63,15 @@ def play(stage: Stage, vhost: Vhost, lane: Lane, results: Any, doses: list[Any])
     for dose in doses:
         for task, args, cause in dose:
             lane.oracle.note_fault(cause)
-            poisons[send(vhost, lane.name, task, args)] = f"{task}{args}", cause
+            poisons[vhost.send(task, args, lane.name)] = f"{task}{args}", cause
         wait_until(is_over, 40, f"the poison of {lane.name} to be set aside; {worker.log}")
     publisher.wait(60)
     runs = lane.oracle.executions()
     found = {f"{lane.name} {name}": len(runs[task_id]) for task_id, (name, _) in poisons.items()}
     assert all(count == 3 for count in found.values()), f"{found}; seed {stage.seed}, files in {lane.directory}"
-    check_reasons(vhost, poisons, results)
+    letters = {letter.headers["id"]: letter.headers["x-celeriac-reason"] for letter in vhost.dead_letters()}
+    assert set(letters) == set(poisons), f"set aside: {letters}"
+    check_reasons(poisons, letters, "3 times", results)
     lane.wait_done(40)
     ended = lane.oracle.done()
     assert all(task_id in ended for task_id in bystanders), f"a bystander was lost; files in {lane.directory}"
@@ -79,32 +81,6 @@ def play(stage: Stage, vhost: Vhost, lane: Lane, results: Any, doses: list[Any])
         lambda: not leaked(vhost, lane.oracle), 10, f"nothing to be left of the counting; files in {lane.directory}"
     )
     return found
-
-
-def send(vhost: Vhost, queue: str, task: str, args: list[Any]) -> str:
-    """Send a task that is acknowledged late, at once, and return its id."""
-    task_id = new_id()
-    message = amqp.Message(
-        body_for(args),
-        content_type="application/json",
-        content_encoding="utf-8",
-        application_headers=headers_for(f"faultapp.{task}", task_id),
-        delivery_mode=2,
-    )
-    vhost.publish(message, queue)
-    return task_id
-
-
-def check_reasons(vhost: Vhost, poisons: dict[str, tuple[str, str]], results: Any) -> None:
-    """Check that exactly these were set aside, each with its count and cause, and that their failures are stored."""
-    letters = {letter.headers["id"]: letter.headers["x-celeriac-reason"] for letter in vhost.dead_letters()}
-    assert set(letters) == set(poisons), f"set aside: {letters}"
-    for task_id, (name, cause) in poisons.items():
-        assert "3 times" in letters[task_id], f"{name}: {letters[task_id]}"
-        assert cause in letters[task_id], f"{name}: {cause!r} is not in {letters[task_id]!r}"
-        record = stored_result(results, task_id, 2)
-        assert record is not None, f"{name}: no state stored"
-        assert record["result"]["exc_type"] == "WorkerLostError", record
 
 
 def leaked(vhost: Vhost, oracle: Oracle) -> list[str]:

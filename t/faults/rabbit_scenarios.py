@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
-import sys
 import time
-import zlib
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import amqp
-from actors import PEER_PYTHON, Memory, Publisher, Worker, memory_of, wait_for_progress
+from actors import PEER_PYTHON, QUICK_START, Publisher, Worker, wait_for_progress
 from corpus import ASIDE, FAILS, MOST_BYTES, Amqp, Case, hand_made, mutations
-from messages import body_for, headers_for, new_id, stored_result
+from malformed import answer, batches
+from messages import new_id
 from oracle import Oracle
 from rabbit import Vhost
 from scenario import Skipped, Stage, is_root, scenario
-from servers import OwnRedis, wait_until
+from servers import wait_until
 
 #: The exit status that says: wrong configuration, do not start me again.
 EX_CONFIG = 78
 
-QUICK_START = ("--without-mingle", "--without-gossip")
 SLOTS = 2
 
 
@@ -171,18 +167,11 @@ def the_broker_is_not_as_told(stage: Stage) -> dict[str, Any]:
     children = [set(worker.children()) for worker in lane.workers]
     ran = {run.pid for runs in lane.oracle.executions().values() for run in runs}
     assert all(ran & each for each in children), f"one of the twins did not work: {ran} {children}"
-    answers = pings(lane.workers[0])
+    answers = lane.workers[0].pings()
     assert answers == 2, f"{answers} of 2 workers answered a ping"
     lane.check(extra=0)
     queue_is_deleted(lane)
     return {"deleted": "declared again", **dict(refusals(stage, vhost, lane))}
-
-
-def pings(worker: Worker) -> int:
-    """Return how many workers answer."""
-    command = [worker.command[0], "-m", "celery", "-A", "faultapp", "inspect", "ping", "-t", "3"]
-    result = subprocess.run(command, env=worker.env, cwd=worker.cwd, capture_output=True, text=True, timeout=30)
-    return result.stdout.count("pong")
 
 
 def queue_is_deleted(lane: Lane) -> None:
@@ -230,7 +219,6 @@ def ended(worker: Worker, text: str) -> int:
 
 # -- F33: malformed messages -----------------------------------------------------------------------------------------
 
-BATCH, PATIENCE = 10, 2.0
 SURE = (ASIDE, FAILS)
 #: All headers of a message are in one frame.
 MOST_PROPERTIES = 130_000
@@ -247,12 +235,12 @@ def malformed_messages(stage: Stage) -> dict[str, Any]:
     stage.dice.shuffle(cases)
     cases.sort(key=lambda case: case.expect not in SURE)  # behind the others: how many of them are set aside is open
     mutated = [case for case in mutations(stage.seed, stage.count) if as_amqp(case) is not None]
-    every_case = iter([*cases, *mutated])
     slowest, aside, wrong = 0.0, 0, []
-    while batch := list(islice(every_case, BATCH)):
+    for batch in batches([*cases, *mutated]):
         for case in batch:
             vhost.publish(as_amqp(case))
-        slowest = max(slowest, answer(vhost, redis, worker, batch))
+        slowest = max(slowest, answer(redis, worker, batch, lambda: vhost.send("ping")))
+        wait_until(lambda: vhost.count() == 0, 5, f"the queue to be empty after {[case.name for case in batch]}")
         found = set_aside(vhost, sum(case.expect == ASIDE for case in batch))
         aside += len(found)
         wrong += judge(batch, found)
@@ -294,31 +282,6 @@ def set_aside(vhost: Vhost, expected: int) -> list[Any]:
     return found
 
 
-def answer(vhost: Vhost, redis: OwnRedis, worker: Worker, batch: list[Case]) -> float:
-    """Send a ping behind ``batch``; returns how long the answer took, once all of the batch is settled."""
-    names = [case.name for case in batch]
-    began = time.monotonic()
-    task_id = task(vhost, "ping")
-    record = stored_result(redis.client, task_id, PATIENCE * 2)
-    took = time.monotonic() - began
-    assert worker.is_running(), f"the worker ended after one of {names}:\n{worker.text()[-3000:]}"
-    assert record is not None, f"no answer in {PATIENCE * 2} s after {names}; {worker.text()[-2000:]}"
-    assert took <= PATIENCE, f"{took:.1f} s for the answer after {names}"
-    wait_until(lambda: vhost.count() == 0, 5, f"the queue to be empty after {names}")
-    return took
-
-
-def task(vhost: Vhost, name: str, args: tuple[Any, ...] = (), queue: str = "celery") -> str:
-    """Publish a good task and return its id."""
-    task_id = new_id()
-    headers = headers_for(f"faultapp.{name}", task_id)
-    message = amqp.Message(
-        body_for(args), application_headers=headers, content_type="application/json", content_encoding="utf-8"
-    )
-    vhost.publish(message, queue)
-    return task_id
-
-
 def judge(batch: list[Case], found: list[Any]) -> list[str]:
     """Return what went wrong with a batch."""
     wrong = [f"no reason for {each.headers}" for each in found if not each.headers.get("x-celeriac-reason")]
@@ -328,79 +291,6 @@ def judge(batch: list[Case], found: list[Any]) -> list[str]:
             reasons = [each.headers.get("x-celeriac-reason") for each in found]
             wrong.append(f"{len(found)} of {expected} set aside of {[c.name for c in batch]}: {reasons}")
     return wrong
-
-
-# -- F28: sizes ------------------------------------------------------------------------------------------------------
-
-SIZES = """
-import faultapp
-for size in {sizes}:
-    print(faultapp.blob.apply_async(("x" * size,)).get(timeout=30), flush=True)
-print(faultapp.blob.apply_async(("x" * 3_000_000,), compression="gzip").get(timeout=10), flush=True)
-try:
-    faultapp.blob.apply_async(("x" * {limit},))
-    print("sent", flush=True)
-except Exception as error:
-    print(type(error).__name__, error, flush=True)
-try:
-    print(len(faultapp.inflate.delay(2_000_000).get(timeout=30)), flush=True)
-except Exception as error:
-    print(type(error).__name__, error, flush=True)
-"""
-
-
-@scenario("F28-rabbitmq", unprotected="unprotect.size=off;unprotect.bomb=off", tasks=50, short=0.4, broker="rabbitmq")
-def sizes(stage: Stage) -> dict[str, Any]:
-    """Messages of 1 kB to 50 MB pass; larger ones are refused, so are larger results, a compressed bomb at its bound."""
-    vhost, redis = vhost_of(stage), stage.redis()
-    limit = 72_000_000
-    env = stage.env(
-        vhost.url,
-        redis.url,
-        broker_transport_options={"max_message_bytes": limit},
-        result_backend_transport_options={"max_result_bytes": 1_000_000},
-    )
-    worker = stage.worker(env, *QUICK_START)
-    memory = Memory(worker)
-    sizes = [1_000, 1_000_000, int(50_000_000 * min(1.0, stage.scale))]
-    script = SIZES.format(sizes=sizes, limit=limit)
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=env, cwd=worker.cwd, capture_output=True, text=True, timeout=90
-    )
-    lines = done.stdout.splitlines()
-    assert lines[: len(sizes) + 1] == [*map(str, sizes), "3000000"], f"{lines}\n{done.stderr[-2000:]}"
-    refusal = lines[len(sizes) + 1]
-    assert refusal.startswith("MessageTooLarge"), refusal
-    assert len(re.findall(r"\d[\d,]{8,}", refusal)) == 2, f"not refused with both numbers: {refusal}"
-    failure = lines[len(sizes) + 2]
-    assert failure.startswith("ResultTooLarge"), failure
-    assert len(re.findall(r"\d[\d,]{8,}", failure)) == 2, f"not failed with both numbers: {failure}"
-    peak = memory.peak() / sizes[-1]
-    assert peak <= 4, f"a process of the worker took {peak:.1f} times the largest message"
-    bomb(vhost, worker, limit)
-    return {"sizes": sizes, "peak RSS by size": round(peak, 1)}
-
-
-def bomb(vhost: Vhost, worker: Worker, limit: int) -> None:
-    """Send 400 MB of blanks in 400 kB, and see that they are set aside and never unpacked."""
-    packed = zlib.compressobj(9)
-    pieces = [packed.compress(b'[["')] + [packed.compress(b" " * (1 << 20)) for _ in range(400)] + [packed.flush()]
-    headers = headers_for("faultapp.blob", new_id(), compression="application/x-gzip")
-    vhost.publish(
-        amqp.Message(
-            b"".join(pieces),
-            application_headers=headers,
-            content_type="application/json",
-            content_encoding="utf-8",
-        )
-    )
-    wait_until(lambda: vhost.count("celeriac.dead"), 10, "the bomb to be set aside")
-    (dead,) = vhost.dead_letters()
-    assert f"{limit:,}" in dead.headers["x-celeriac-reason"], dead.headers
-    assert dead.headers["compression"] == "application/x-gzip"
-    assert dead.body_size < 1_000_000, "it was kept unpacked"
-    peak = max(memory_of(pid, "VmHWM") for pid in (worker.pid, *worker.children()))
-    assert peak < 400 << 20, f"a process took {peak >> 20} MB"
 
 
 # -- F40: a mixed fleet ----------------------------------------------------------------------------------------------

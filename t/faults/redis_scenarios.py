@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
-import threading
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
-from actors import PEER_PYTHON, Memory, Worker, memory_of, wait_for_progress
-from messages import envelope, headers_for, new_id, stored_result, task_message
+from actors import PEER_PYTHON, QUICK_START, Worker, wait_for_progress
+from messages import stored_result, task_message
+from poisons import check_reasons
 from scenario import Skipped, Stage, is_root, scenario
 from servers import OwnRedis, wait_until
 
 #: Short, so that a dead worker's messages come back while the test waits.
 LEASE_SECONDS = 2
-
-QUICK_START = ("--without-mingle", "--without-gossip")
 
 
 def lease(seconds: float = LEASE_SECONDS, **options: Any) -> dict[str, Any]:
@@ -227,9 +223,7 @@ def is_stored_as(redis: OwnRedis, task_id: str, state: str) -> bool:
 
 def answers_control_and_results(redis: OwnRedis, worker: Worker) -> None:
     """Check that ``inspect ping`` is answered, and that a task's result arrives."""
-    command = [worker.command[0], "-m", "celery", "-A", "faultapp", "inspect", "ping", "-t", "3"]
-    result = subprocess.run(command, env=worker.env, cwd=worker.cwd, capture_output=True, text=True, timeout=30)
-    assert "pong" in result.stdout, f"no answer to ping: {result.stdout} {result.stderr}"
+    assert worker.pings(), f"no answer to a ping; {worker.log}"
     task_id, payload = task_message("faultapp.ping")
     redis.client.lpush("celery", payload)
     record = stored_result(redis.client, task_id, 3)
@@ -283,7 +277,11 @@ def poison_is_set_aside(stage: Stage) -> dict[str, Any]:
     redis.client.rpush("celery", *(payload for _, payload in bystanders))
     send("poison_worker", [], "worker was lost")
     wait_for_dead_letters()
-    check_poisons(stage, redis, poisons)
+    runs = stage.oracle.executions()
+    found = {name: len(runs[task_id]) for task_id, (name, _) in poisons.items()}
+    assert max(found.values()) <= 3, f"{found}; seed {stage.seed}"
+    reasons = {each["headers"]["id"]: each["reason"] for each in redis.dead_letters()}
+    check_reasons(poisons, reasons, "3", redis.client)
     stage.dead = set(poisons)
     stage.wait_done(30, settle=1.5)
 
@@ -307,20 +305,6 @@ def poison_is_set_aside(stage: Stage) -> dict[str, Any]:
     return figures
 
 
-def check_poisons(stage: Stage, redis: OwnRedis, poisons: dict[str, tuple[str, str]]) -> None:
-    reasons = {each["headers"]["id"]: each["reason"] for each in redis.dead_letters()}
-    runs = stage.oracle.executions()
-    for task_id, (name, cause) in poisons.items():
-        assert len(runs[task_id]) <= 3, f"{name} ran {len(runs[task_id])} times; seed {stage.seed}"
-        assert task_id in reasons, f"{name} was not set aside after {len(runs[task_id])} runs; seed {stage.seed}"
-        assert "3" in reasons[task_id], reasons[task_id]
-        assert cause in reasons[task_id], f"{name}: {cause!r} not in {reasons[task_id]!r}"
-        record = stored_result(redis.client, task_id, 2)
-        assert record is not None, f"{name}: no state stored"
-        assert record["status"] == "FAILURE", record
-        assert record["result"]["exc_type"] == "WorkerLostError", record
-
-
 def limited_memory(stage: Stage, worker: Worker) -> str:
     """Put the worker under a limit of 200 MB; returns the group, or nothing where that cannot be."""
     parent = "/sys/fs/cgroup/memory"
@@ -342,96 +326,6 @@ def limited_memory(stage: Stage, worker: Worker) -> str:
     # The house is left in reverse order, and the worker entered before.
     stage.house.callback(lambda: (worker.kill_group(), remove()))
     return path
-
-
-# -- F28: sizes ------------------------------------------------------------------------------------------------------
-
-
-@scenario("F28", unprotected="unprotect.size=off;unprotect.bomb=off", tasks=50, short=0.2)
-def sizes(stage: Stage) -> dict[str, Any]:
-    """Messages of 1 kB to 50 MB pass; larger ones are refused, so are larger results, a compressed bomb at its bound."""
-    redis = stage.redis()
-    limit = 72_000_000
-    bounds = {"result_backend_transport_options": {"max_result_bytes": 1_000_000}}
-    env = stage.env(redis.url, redis.url, **lease(10, max_message_bytes=limit), **bounds)
-    worker = stage.worker(env, *QUICK_START, "-c", "2")
-    memory = Memory(worker)
-    sizes = [1_000, 1_000_000, int(50_000_000 * min(1.0, stage.scale))]
-    script = f"""
-import faultapp, sys, json, zlib, time
-for size in {sizes}:
-    result = faultapp.blob.apply_async(("x" * size,))
-    print(result.get(timeout=30), flush=True)
-print(faultapp.blob.apply_async(("x" * 3_000_000,), compression="gzip").get(timeout=10), flush=True)
-try:
-    faultapp.blob.apply_async(("x" * {limit},))
-    print("sent", flush=True)
-except Exception as error:
-    print(type(error).__name__, error, flush=True)
-try:
-    print(len(faultapp.inflate.delay(2_000_000).get(timeout=30)), flush=True)
-except Exception as error:
-    print(type(error).__name__, error, flush=True)
-"""
-    latency = Latency(redis)
-    with latency:
-        done = subprocess.run(
-            [worker.command[0], "-c", script], env=env, cwd=worker.cwd, capture_output=True, text=True, timeout=90
-        )
-    lines = done.stdout.splitlines()
-    assert lines[: len(sizes) + 1] == [*map(str, sizes), "3000000"], f"{lines}\n{done.stderr[-2000:]}"
-    refusal = lines[len(sizes) + 1]
-    assert refusal.startswith("MessageTooLarge"), refusal
-    assert len(re.findall(r"\d[\d,]{8,}", refusal)) == 2, f"not refused with both numbers: {refusal}"
-    failure = lines[len(sizes) + 2]
-    assert failure.startswith("ResultTooLarge"), failure
-    assert len(re.findall(r"\d[\d,]{8,}", failure)) == 2, f"not failed with both numbers: {failure}"
-    assert latency.worst <= 2.0, f"others waited {latency.worst:.1f} s"
-    peak = memory.peak() / sizes[-1]
-    assert peak <= 4, f"a process of the worker took {peak:.1f} times the size of the largest message"
-    bomb(redis, worker, limit)
-    return {"sizes": sizes, "peak RSS by size": round(peak, 1), "worst latency s": round(latency.worst, 2)}
-
-
-def bomb(redis: OwnRedis, worker: Worker, limit: int) -> None:
-    """Send 400 MB of blanks in 400 kB, and see that they are set aside and never unpacked."""
-    task_id = new_id()
-    packed = zlib.compressobj(9)
-    body = b'[["' + b" " * 100
-    pieces = [packed.compress(body)] + [packed.compress(b" " * (1 << 20)) for _ in range(400)] + [packed.flush()]
-    headers = headers_for("faultapp.blob", task_id, compression="application/x-gzip")
-    redis.client.lpush("celery", json.dumps(envelope(b"".join(pieces), headers)))
-    wait_until(redis.dead_letters, 10, "the bomb to be set aside")
-    reason = redis.dead_letters()[0]["reason"]
-    assert f"{limit:,}" in reason, reason
-    peak = max(memory_of(pid, "VmHWM") for pid in worker.children())
-    assert peak < 400 << 20, f"a child took {peak >> 20} MB"
-
-
-class Latency:
-    """Sends a small task every 0.2 s and measures how long it waits to be taken."""
-
-    def __init__(self, redis: OwnRedis) -> None:
-        self.redis, self.worst = redis.database(0), 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._measure)
-
-    def _measure(self) -> None:
-        while not self._ended.is_set():
-            task_id, payload = task_message("faultapp.ping")
-            began = time.monotonic()
-            self.redis.lpush("celery", payload)
-            stored_result(self.redis, task_id, 20)
-            self.worst = max(self.worst, time.monotonic() - began)
-            self._ended.wait(0.2)
-
-    def __enter__(self) -> Latency:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(30)
 
 
 # -- F40: a mixed fleet ----------------------------------------------------------------------------------------------

@@ -11,14 +11,13 @@ import time
 from datetime import datetime
 from typing import Any
 
-from actors import Worker
+from actors import QUICK_START, Worker
 from forging import Forger, Kit, attacks, flipped, settings
 from messages import envelope, new_id
 from scenario import Stage, scenario
 from servers import OwnRedis, wait_until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-QUICK = ("--without-mingle", "--without-gossip")
 CANARY = "/tmp/celeriac-was-here"
 
 #: A certificate that is taken out of the store is known so long.
@@ -57,7 +56,7 @@ def forged_messages(stage: Stage) -> dict[str, Any]:
     kit["mallory"] = Forger(keys, "mallory", is_known=False)
     kit["old"] = Forger(keys, "old", is_known=False, days=(-10, -5))
     env = stage.env(redis.url, redis.url + "/1", **settings(keys))
-    worker = stage.worker(env, *QUICK, "-Q", "celery,other")
+    worker = stage.worker(env, *QUICK_START, "-Q", "celery,other")
     # From here on bob's key is gone, and one that has expired is there.
     kit["bob"].identity.certificate.unlink()
     os.replace(kit["old"].identity.certificate, keys / "store" / "old.pem")
@@ -167,7 +166,7 @@ def forged_commands(stage: Stage) -> dict[str, Any]:
     env = stage.env(redis.url, **settings(keys))
     captured = alice.command("shutdown")
     time.sleep(1.5)  # a command from before the worker started
-    worker = stage.worker(env, *QUICK)
+    worker = stage.worker(env, *QUICK_START)
     taken = alice.command("ping")
     publish(redis, taken)
     bad = [*bad_commands(alice, mallory, captured), taken]
@@ -195,7 +194,7 @@ def flooded_with_commands(stage: Stage) -> dict[str, Any]:
     redis = stage.redis()
     keys = stage.directory / "keys"
     alice, mallory = Forger(keys, "alice"), Forger(keys, "mallory", is_known=False)
-    worker = stage.worker(stage.env(redis.url, **settings(keys)), *QUICK)
+    worker = stage.worker(stage.env(redis.url, **settings(keys)), *QUICK_START)
     redis.client.sadd("_kombu.binding.reply.celery.pidbox", "\x06\x16".join(("asker", "", "replies")))
     bad = json.dumps(stage.dice.choice(list(bad_commands(alice, mallory, mallory.command("shutdown"))))).encode()
     rounds = 4 if stage.scale >= 0.5 else 1  # in turns with the pace without, as the machine has other things to do

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from actors import HERE, wait_for_progress
+from actors import HERE, QUICK_START, wait_for_progress
 from canvas_scenarios import conf
 from messages import stored_result
 from operations import run_script
 from proxy import Proxy
-from redis_scenarios import QUICK_START
 from scenario import Skipped, Stage, is_root, scenario
 from servers import OwnRedis, wait_until
 

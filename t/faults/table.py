@@ -17,4 +17,5 @@ import rabbit_scenarios  # noqa: F401
 import redis_scenarios  # noqa: F401
 import secret_scenarios  # noqa: F401
 import security_scenarios  # noqa: F401
+import sizes  # noqa: F401
 import store_scenarios  # noqa: F401
