@@ -15,12 +15,15 @@ from celery.app import trace
 from celery.beat import Scheduler
 from celery.exceptions import ImproperlyConfigured, NotRegistered
 from celery.signals import task_postrun
+from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 
 __all__ = ("Enqueued", "InProcessWorker")
 
 #: A test whose tasks send each other for ever ends after so many.
 MOST_AT_ONCE = 10_000
+
+HOSTNAME = "inprocess@localhost"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class InProcessWorker:
         self._scheduler: Any = None
         self._waiting: list[Enqueued] = []
         self._count = 0
+        self._revoked: set[str] = set()
 
     def __enter__(self) -> InProcessWorker:
         if not str(self.app.conf.broker_url).startswith("memory:"):
@@ -65,6 +69,8 @@ class InProcessWorker:
         self.app.finalize()
         self._connection = self.app.connection_for_read()
         self._channel = self._connection.channel()
+        self._commands = self.app.control.mailbox.get_queue(HOSTNAME)(self._channel)
+        self._commands.declare()
         self._taken()  # what an earlier test has left is not ours
         self.app.now = lambda: self.time.astimezone(self.app.timezone)
         if self._wants_beat:
@@ -73,6 +79,7 @@ class InProcessWorker:
 
     def __exit__(self, *exc_info: Any) -> None:
         del self.app.now
+        self._commands.delete()
         self._connection.release()
 
     # -- what waits
@@ -120,7 +127,11 @@ class InProcessWorker:
         return abs(wait - seconds) < 0.001
 
     def _taken(self) -> list[Enqueued]:
-        """Take everything from the broker that is a task."""
+        """Take everything from the broker that is a task, and note what was revoked."""
+        while (message := self._commands.get(no_ack=True)) is not None:
+            command = message.payload
+            if command.get("method") == "revoke":
+                self._revoked.update(maybe_list(command["arguments"]["task_id"]) or ())
         return [item for queue in sorted(self._channel.queues) for item in self._taken_from(queue)]
 
     def _taken_from(self, queue: str) -> Iterator[Enqueued]:
@@ -170,10 +181,11 @@ class InProcessWorker:
             "reply_to": message.properties.get("reply_to"),
             "correlation_id": message.properties.get("correlation_id"),
             "delivery_info": {**message.delivery_info, "redelivered": False},
-            "hostname": "inprocess@localhost",
+            "hostname": HOSTNAME,
         }
-        if item.expires is not None and item.expires <= self.time:
-            self.app.backend.mark_as_revoked(item.id, "expired", store_result=True)
+        has_expired = item.expires is not None and item.expires <= self.time
+        if has_expired or item.id in self._revoked:
+            self.app.backend.mark_as_revoked(item.id, "expired" if has_expired else "revoked", store_result=True)
             self.ran.append((item.task, "REVOKED"))
             return
         states: list[str] = []

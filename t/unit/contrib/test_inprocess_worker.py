@@ -48,6 +48,17 @@ def test_tasks_run_when_the_test_says_so(worker, add):
     assert worker.enqueued == []
 
 
+def test_what_is_revoked_does_not_run(worker, app, add):
+    later = add.apply_async((1,), countdown=60)
+    soon, other = add.delay(2), add.delay(3)
+    later.revoke()
+    app.control.revoke([soon.id])
+    worker.advance(seconds=61)
+
+    assert (later.state, soon.state, other.get()) == ("REVOKED", "REVOKED", 4)
+    assert worker.ran == [("add", "REVOKED"), ("add", "SUCCESS"), ("add", "REVOKED")]
+
+
 def test_time_passes_when_the_test_says_so(worker, app, add):
     order = []
 
