@@ -6,7 +6,6 @@ import errno
 import os
 import pathlib
 import sys
-import traceback
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
@@ -19,7 +18,7 @@ from click_plugins import with_plugins
 from celery import VERSION_BANNER
 from celery.app.utils import bugreport, find_app
 from celery.bin.base import CeleryCommand, CeleryOption, CLIContext, handle_preload_options
-from celery.bin.errors import explained, show_warnings_in_a_line
+from celery.bin.errors import explained, last_user_frame, show_warnings_in_a_line
 from celery.exceptions import ImproperlyConfigured
 
 #: Command → where it is.  A command is loaded when it is asked for; those of later releases are simply not there.
@@ -45,9 +44,6 @@ COMMANDS = {
 }
 
 
-_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
-
-
 class App(click.ParamType):
     """An app, by the module (and name) it is in."""
 
@@ -62,7 +58,7 @@ class App(click.ParamType):
                 self.fail(f"No module `{exc.name}` (searched: {_searched()}).", param, ctx)
             self.fail(_failed_on_import(exc), param, ctx)
         except (AttributeError, ImproperlyConfigured) as exc:
-            in_module = isinstance(exc, AttributeError) and _last_user_frame(exc) is not None
+            in_module = isinstance(exc, AttributeError) and last_user_frame(exc) is not None
             self.fail(_failed_on_import(exc) if in_module else str(exc), param, ctx)
         except Exception as exc:
             self.fail(_failed_on_import(exc), param, ctx)
@@ -83,32 +79,10 @@ def _failed_on_import(exc: Exception) -> str:
         filename: str | None = exc.filename
         line, reason = exc.lineno, exc.msg
     else:
-        frame = _last_user_frame(exc)
+        frame = last_user_frame(exc)
         filename, line, reason = (frame.filename, frame.lineno, str(exc)) if frame else (None, None, str(exc))
     place = f"{os.path.relpath(filename)} line {line}" if filename else "The module"
     return f"{place} failed on import: {type(exc).__name__}: {reason}"
-
-
-def _last_user_frame(exc: BaseException) -> Any:
-    """Return the frame nearest to the error that is not of the machinery that imports, nor of ours.
-
-    One of the project is better than one of a library that it called.
-    """
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-    frames = [
-        frame
-        for frame in traceback.extract_tb(exc.__traceback__)
-        if "importlib" not in frame.filename
-        and not frame.filename.startswith((ours, "<frozen"))
-        and f"{os.sep}kombu{os.sep}" not in frame.filename
-    ]
-    of_project = [frame for frame in frames if not _is_of_a_library(frame.filename)]
-    found = of_project or frames
-    return found[-1] if found else None
-
-
-def _is_of_a_library(path: str) -> bool:
-    return path.startswith(_STANDARD_LIBRARY) or f"{os.sep}site-packages{os.sep}" in path
 
 
 APP = App()

@@ -6,6 +6,7 @@ Usage errors (status 2) are click's own.  A traceback appears only with ``--debu
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 from typing import Any
 
@@ -15,10 +16,21 @@ from celery.app.brokers import is_login_refused, login_refused, unreachable
 from celery.exceptions import CeleryWarning, ImproperlyConfigured, OperationalError, SecurityError
 from celery.platforms import EX_FAILURE, EX_UNAVAILABLE, LockFailed
 
-__all__ = ("EX_CONFIG", "Failure", "explained", "show_warnings_in_a_line", "store_unreadable")
+__all__ = (
+    "EX_CONFIG",
+    "Failure",
+    "explained",
+    "is_of_project",
+    "last_user_frame",
+    "show_warnings_in_a_line",
+    "store_unreadable",
+)
 
 #: sysexits.h: something is wrong with the configuration.
 EX_CONFIG = getattr(os, "EX_CONFIG", 78)
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 class Failure(click.ClickException):
@@ -42,7 +54,30 @@ def explained(error: Exception, app: Any = None) -> Failure:
         if isinstance(error, (OperationalError, *connection.connection_errors)):
             return Failure(f"{unreachable(connection, error)} {_place(app)}", EX_UNAVAILABLE)
     hint = "" if isinstance(error, click.ClickException) else "  --debug (before the command) shows where."
-    return Failure(f"{type(error).__name__}: {str(error).rstrip()}{hint}", EX_FAILURE)
+    frame = last_user_frame(error)
+    place = f" ({os.path.relpath(frame.filename)} line {frame.lineno})" if frame and is_of_project(frame) else ""
+    return Failure(f"{type(error).__name__}: {str(error).rstrip()}{place}{hint}", EX_FAILURE)
+
+
+def last_user_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Return the frame nearest to the error that is not of the machinery that imports, nor of ours.
+
+    One of the project is better than one of a library that it called.
+    """
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename
+        and not frame.filename.startswith((_OURS, "<frozen"))
+        and f"{os.sep}kombu{os.sep}" not in frame.filename
+    ]
+    found = [frame for frame in frames if is_of_project(frame)] or frames
+    return found[-1] if found else None
+
+
+def is_of_project(frame: traceback.FrameSummary) -> bool:
+    """Whether that line is the user's own, not that of a library."""
+    return not frame.filename.startswith(_STANDARD_LIBRARY) and f"{os.sep}site-packages{os.sep}" not in frame.filename
 
 
 def store_unreadable(app: Any, error: Exception) -> Failure:

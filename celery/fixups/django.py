@@ -113,7 +113,9 @@ class DjangoWorkerFixup:
 
         problems = run_checks()
         if errors := [problem for problem in problems if problem.is_serious() and not problem.is_silenced()]:
-            raise SystemCheckError("\n".join(["The Django project has errors:", *map(str, errors)]))
+            raise SystemCheckError(
+                "\n".join([f"The Django project has errors ({SKIP_CHECKS}=1 starts all the same):", *map(str, errors)])
+            )
 
     def install(self) -> DjangoWorkerFixup:
         """Connect to what a worker does, and let go of what was opened while it was set up."""

@@ -43,6 +43,7 @@ COMMANDS = [
     ("2", "-A empty:x worker", USAGE, r"Error: .*`empty:x` is no app; it is of the class `int`\."),
     ("3", "-A broken worker", USAGE, r"Error: .*broken\.py line 2 failed on import: NameError: .*undefined_name"),
     ("3", "-A misread worker", USAGE, r"Error: .* misread\.py line 2 failed on import: FileNotFoundError"),
+    ("3", "-A imports worker", FAILURE, r"Error: ModuleNotFoundError: .*nosuch_at_all. \(needy\.py line 2\)"),
     ("3", "-A syntax worker", USAGE, r"Error: .*syntax\.py line 1 failed on import: SyntaxError"),
     ("3", "-A needs worker", USAGE, r"Error: .*needs\.py line 1 failed on import: ModuleNotFoundError: .*nosuch"),
     (
@@ -162,6 +163,8 @@ COMMANDS = [
 MODULES = {
     "empty.py": "x = 1\n",
     "broken.py": "import os\nx = undefined_name\n",
+    "needy.py": "import os\nimport nosuch_at_all\n",
+    "imports.py": "from celery import Celery\napp = Celery('i', broker='memory://', include=['needy'])\n",
     "misread.py": "import pathlib\nsettings = pathlib.Path('nosuch').read_text()\n",
     "syntax.py": "def\n",
     "needs.py": "import nosuch\n",
