@@ -299,7 +299,7 @@ class _chain(Signature):
         """Return a copy; the steps are copied too."""
         return Signature.clone(self, *args, **kwargs)
 
-    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
+    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> Any:
         """Write stamps on all steps; see ``Signature.stamp``."""
         extra = visitor.on_chain_start(self, **headers) if visitor is not None else None
         headers = stamped(headers, extra)
@@ -310,6 +310,7 @@ class _chain(Signature):
                 step.stamp(visitor, append_stamps, **headers)
         if visitor is not None:
             visitor.on_chain_end(self, **headers)
+        return self
 
     def __repr__(self) -> str:
         try:

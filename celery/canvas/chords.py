@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -42,6 +42,8 @@ class _chord(Signature):
         app: Any = None,
         **options: Any,
     ) -> None:
+        if not isinstance(task, str):
+            raise TypeError(f"A chord has one header and one body; a third was given: {task!r:.100}")
         parts = {"kwargs": kwargs or {}, "header": _header_from(header, app), "body": _body_from(body, app)}
         Signature.__init__(self, task, args, parts, options, app=app)
         self["subtask_type"] = "chord"
@@ -329,7 +331,7 @@ class _chord(Signature):
         body = self.body = as_signature(self.body, self._app, "The body of the chord")
         return body
 
-    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
+    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> Any:
         """Write stamps on header and, if there is a visitor, on body; see ``Signature.stamp``."""
         header = self.header_group()
         extra = visitor.on_chord_header_start(self, **headers) if visitor is not None else None
@@ -338,13 +340,14 @@ class _chord(Signature):
         for task in header.tasks:
             as_signature(task, self._app, "A member of the chord").stamp(visitor, append_stamps, **headers)
         if visitor is None:
-            return
+            return self
         visitor.on_chord_header_end(self, **headers)
         if self.body is not None:
             headers = stamped(headers, visitor.on_chord_body(self, **headers))
             body = self._body_made_signature()
             with circles_told(self):
                 body.stamp(visitor, append_stamps, **headers)
+        return self
 
     def __length_hint__(self) -> int:
         """Return how many tasks tell the body that they ended."""
@@ -384,11 +387,9 @@ def _header_from(header: Any, app: Any) -> list[Any]:
         return _grouped(header)
     if isinstance(header, dict):
         return [maybe_signature(header, app=app)]
-    try:
-        members = list(header)
-    except TypeError:
+    if isinstance(header, str) or not isinstance(header, Iterable):
         as_signature(header, app, "The header of the chord")
-        raise
+    members = list(header)
     check_members(members, "header of the chord")
     return group(members).tasks  # type: ignore[no-any-return]
 

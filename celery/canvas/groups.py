@@ -306,7 +306,7 @@ class group(Signature):
         """Have ``sig`` called for every member that fails."""
         return tuple(task.link_error(maybe_signature(sig, clone=True)) for task in self.tasks)
 
-    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
+    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> Any:
         """Write stamps on all members; see ``Signature.stamp``."""
         extra = visitor.on_group_start(self, **headers) if visitor is not None else None
         headers = stamped(headers, extra)
@@ -317,6 +317,7 @@ class group(Signature):
                 task.stamp(visitor, append_stamps, **headers)
         if visitor is not None:
             visitor.on_group_end(self, **headers)
+        return self
 
     def __repr__(self) -> str:
         if not self.tasks:

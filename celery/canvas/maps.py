@@ -16,6 +16,8 @@ __all__ = ("_basemap", "chunks", "xmap", "xstarmap")
 
 def _kept(it: Any) -> Any:
     """Return ``it`` as something that can be read again and written as JSON."""
+    if not isinstance(it, Iterable):
+        raise TypeError(f"What a task is mapped over is no iterable, but {type(it).__name__}: {it!r:.100}")
     return it if isinstance(it, (list, tuple)) else list(it)
 
 

@@ -373,8 +373,8 @@ class Signature(dict[str, Any], Generic[R]):
 
     # -- stamps
 
-    def stamp(self, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> None:
-        """Write stamps on the task and what is linked to it: ``headers``, and what ``visitor`` returns.
+    def stamp(self: Sig, visitor: Any = None, append_stamps: bool = False, **headers: Any) -> Sig:
+        """Write stamps on the task and what is linked to it: ``headers``, and what ``visitor`` returns; returns itself.
 
         A stamp that is there already is overwritten; with ``append_stamps`` the values are kept together in a list.
         """
@@ -382,6 +382,7 @@ class Signature(dict[str, Any], Generic[R]):
             self.stamp_links(visitor, append_stamps, **headers)
         extra = visitor.on_signature(self, **headers) if visitor is not None else None
         write_stamps(self["options"], stamped(headers, extra), append_stamps)
+        return self
 
     def stamp_links(self, visitor: Any, append_stamps: bool = False, **headers: Any) -> None:
         """Stamp callbacks and errbacks."""

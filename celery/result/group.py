@@ -42,7 +42,13 @@ class ResultSet(ResultBase):
     # -- members
 
     def add(self, result: Any) -> None:
-        """Add ``result`` unless it is there already."""
+        """Add ``result`` unless it is there already.
+
+        Raises:
+            TypeError: it is no result.
+        """
+        if not isinstance(result, ResultBase):
+            raise TypeError(f"{result!r:.100} is no result: give app.AsyncResult(id)")
         if result not in self.results:
             self.results.append(result)
             if self._ready_barrier is not None:

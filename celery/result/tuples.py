@@ -36,7 +36,12 @@ def result_from_tuple(r: Any, app: Any = None) -> Any:
 def _one_result(app: Any, id: str, members: Any, parent: Any) -> Any:
     if members is None:
         return app.AsyncResult(id, parent=parent)
-    return app.GroupResult(id, [result_from_tuple(member, app) for member in members], parent=parent)
+    results = [result_from_tuple(member, app) for member in members]
+    if any(result is None for result in results):
+        raise ValueError(
+            f"{members!r:.100} are no members of a group, for one of them is None: ((id, parent), members)"
+        )
+    return app.GroupResult(id, results, parent=parent)
 
 
 def parents_of(result: Any) -> list[Any]:

@@ -169,6 +169,10 @@ def test_a_group_that_was_not_saved_is_none_and_text_is_no_result():
     for bad in (3, "text", ("id", None, 3)):
         with pytest.raises(ValueError, match="is no result as a tuple"):
             result_from_tuple(bad, app)
+    with pytest.raises(ValueError, match="are no members of a group, for one of them is None"):
+        result_from_tuple(("id", [("member", None), None]), app)
+    with pytest.raises(TypeError, match=r"'an id' is no result: give app.AsyncResult"):
+        app.GroupResult("g", []).add("an id")
 
 
 @pytest.mark.parametrize("wait", ["get", "join", "join_native"])
@@ -190,6 +194,14 @@ def test_mappings_that_stand_for_nothing():
     for size in (0, -1, None, "2"):
         with pytest.raises(ValueError, match=r"chunks of bad.add cannot have .* calls each: give at least 1"):
             add.chunks([(1, 1)], size)
+    with pytest.raises(TypeError, match="What a task is mapped over is no iterable, but int: 5"):
+        add.map(5)
+    with pytest.raises(TypeError, match=r"A chord has one header and one body; a third was given: bad.total"):
+        chord([add.s(1, 1)], total.s(), total.s())
+    with pytest.raises(TypeError, match=r"The header of the chord is no signature, but str: 'bad.add'"):
+        chord("bad.add", total.s())
+    with pytest.raises(TypeError, match="The header of the chord is no signature, but int: 3"):
+        chord(3, total.s())
     with pytest.raises(TypeError, match="What link got for the group is no signature, but int: 3"):
         group(add.s(1, 1)).link(3)
     with pytest.raises(TypeError, match="Cannot add link to group: use a chord"):

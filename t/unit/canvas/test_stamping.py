@@ -168,3 +168,15 @@ def test_stamps_that_are_told_at_the_call_reach_every_member(app):
 def test_a_visitor_must_say_what_it_does_with_a_task():
     with pytest.raises(TypeError, match="on_signature"):
         StampingVisitor()
+
+
+def test_what_was_stamped_is_returned_to_go_on_with(app):
+    add = app.tasks["add"]
+    for canvas in (
+        add.s(1, 2),
+        add.s(1, 2) | add.s(3),
+        group(add.s(1, 2)),
+        chord([add.s(1, 2)], add.s(1)),
+        add.map([1]),
+    ):
+        assert canvas.stamp(key="value") is canvas
