@@ -1,14 +1,13 @@
 """The worker controller: options in, boot steps up, and down again in good order.
 
 A signal handler sets `state.should_stop` or `state.should_terminate`; the loop sees it, the exception it raises ends
-`start`, and from there everything is stopped in the main thread, outside of any handler.
+`start`, and from there `celery.worker.shutdown` stops everything in the main thread, outside of any handler.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -26,9 +25,9 @@ from celery.utils.nodenames import default_nodename, worker_direct
 from celery.utils.stopping import stopping
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from celery.utils.text import str_to_list
-from celery.utils.threads import bound_open_broker_sockets, default_socket_timeout
-from celery.worker import loops, state
+from celery.worker import state
 from celery.worker.impatience import Impatience
+from celery.worker.shutdown import Shutdown
 
 try:
     import resource
@@ -36,11 +35,6 @@ except ImportError:  # Windows has none
     resource = None  # type: ignore[assignment]
 
 __all__ = ("WorkController",)
-
-#: Seconds for which a broker that does not answer may hold up the shutdown.
-SHUTDOWN_SOCKET_TIMEOUT = 3.0
-#: Seconds for which acknowledgements wait for a result store then; what is not acknowledged is delivered again.
-BOOKS_SECONDS = 1.0
 
 #: sysexits.h: something is wrong with the configuration.
 EX_CONFIG = getattr(os, "EX_CONFIG", 78)
@@ -91,8 +85,6 @@ class WorkController:
     consumer: Any = None
     #: Upstream: pools that counted their slots with it; ours count their own.
     semaphore: Any = None
-    #: A soft shutdown waits no longer.
-    _is_in_haste = False
     #: What `start` leaves for ``sys.exit``; ``None`` for a clean end.
     exitcode: int | None = None
     if TYPE_CHECKING:  # parts that steps put here, and options
@@ -122,6 +114,7 @@ class WorkController:
         self.hostname = default_nodename(hostname)
         self.startup_time = datetime.now(timezone.utc)
         self.impatience = Impatience(self._is_busy_itself)
+        self._ending = Shutdown(self)
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
         self.setup_defaults(**kwargs)
@@ -413,133 +406,24 @@ class WorkController:
             state.should_stop = self.exitcode or 0
 
     def _shutdown(self, warm: bool = True) -> None:
-        if self.blueprint is None:
-            return
-        stopping.begin()
-        hurry = getattr(self.pool, "hurry", None)
-        if hurry is not None:
-            hurry()
-        self.impatience.watch()
-        with default_socket_timeout(SHUTDOWN_SOCKET_TIMEOUT):
-            self._stop_taking()
-            if warm:
-                self._finish_running()
-                warm = state.should_terminate is None  # else a signal came meanwhile that asks for a cold one
-                self._note_exitcode(state.should_terminate)
-            if not warm:
-                self.wait_for_soft_shutdown()
-                if self.consumer is not None:
-                    self.consumer.give_up_requests()
-            self._close_books()
-            self._lose_patience()
-            self.impatience.rest()  # the consumer's step wakes it
-            self.blueprint.stop(self, terminate=not warm)
-            self.blueprint.join()
+        if self.blueprint is not None:
+            self._ending.run(warm)
 
     def _is_busy_itself(self) -> bool:
         """Return whether a task runs in the thread that talks to the broker."""
         traits = getattr(self.pool, "traits", None)
         return bool(state.active_requests) and (traits is None or traits.blocks_loop)
 
-    def _lose_patience(self) -> None:
-        """Have the broker no longer hold up what is left to do."""
-        eventer = getattr(self.consumer, "event_dispatcher", None)
-        for connection in (getattr(self.consumer, "connection", None), getattr(eventer, "connection", None)):
-            bound_open_broker_sockets(connection, SHUTDOWN_SOCKET_TIMEOUT)
-            for channel in getattr(getattr(connection, "_transport", None), "channels", None) or ():
-                if hasattr(channel, "patience"):  # one of our transports
-                    channel.socket_timeout = SHUTDOWN_SOCKET_TIMEOUT
-
-    def _stop_taking(self) -> None:
-        """Take no more messages.  The connection stays, for acknowledgements and heartbeats."""
-        task_consumer = getattr(self.consumer, "task_consumer", None)
-        if task_consumer is None:
-            return
-        try:
-            task_consumer.cancel()
-        except Exception as exc:  # the connection may be what we stop for
-            logger.debug("Canceling the task consumer failed: %r", exc)
-
-    def _finish_running(self) -> None:
-        """Wait for what runs, with the hub turning, so that it ends as it would at any other time."""
-        if not self.hub or self.pool is None or not hasattr(self.pool, "in_flight"):
-            return  # the pool's own `stop` waits
-        self._drop_waiting()
-        self.pool.close()
-        self._turn_until(lambda: not self.pool.in_flight or state.should_terminate is not None)
-
-    def _close_books(self) -> None:
-        """Have stored what this process still has to store, so that what waits for that can be acknowledged."""
-        books = getattr(self.consumer, "bookkeeper", None)
-        if books is None:
-            return
-        books.close()
-        deadline = time.monotonic() + BOOKS_SECONDS
-        if self.hub:
-            self._turn_until(lambda: not books.is_awaited, BOOKS_SECONDS)
-        while books.is_awaited and time.monotonic() < deadline:
-            time.sleep(0.01)
-            self.consumer.perform_pending_operations()
-
-    def _drop_waiting(self) -> None:
-        drop = getattr(self.consumer, "_drop_waiting", None)
-        if drop is not None:
-            drop()
-
     def wait_for_soft_shutdown(self) -> None:
         """Give running tasks ``worker_soft_shutdown_timeout`` seconds before a cold shutdown ends them.
 
         What has not begun goes back at once.  `cut_soft_shutdown` ends the wait.
         """
-        conf = self.app.conf
-        seconds = conf.worker_soft_shutdown_timeout
-        if not seconds or not (
-            len(state.requests) > len(state.scheduled_requests) or conf.worker_enable_soft_shutdown_on_idle
-        ):
-            return
-        logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
-        waits_when_idle = conf.worker_enable_soft_shutdown_on_idle
-
-        knows_what_runs = bool(self.hub) and hasattr(self.pool, "in_flight")
-
-        def is_over() -> bool:
-            # A task may have begun a moment ago, and only its pool knows.
-            running = self.pool.in_flight if knows_what_runs else state.active_requests
-            return self._is_in_haste or not (waits_when_idle or running)
-
-        if self.hub:
-            if knows_what_runs:
-                self._drop_waiting()
-                self.pool.close()
-            self._turn_until(is_over, seconds)
-        else:
-            deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline and not is_over():
-                self.impatience.progress()
-                time.sleep(0.1)
+        self._ending.wait_softly()
 
     def cut_soft_shutdown(self) -> None:
         """End the wait of a soft shutdown; safe to call in a signal handler."""
-        self._is_in_haste = True
-
-    def _turn_until(self, done: Callable[[], bool], seconds: float | None = None) -> None:
-        """Turn the hub until ``done`` or ``seconds`` have passed, with or without a connection."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-
-        def is_over() -> bool:
-            self.impatience.progress()
-            return done()
-
-        while not done() and (deadline is None or time.monotonic() < deadline):
-            step = 1.0 if deadline is None else max(0.0, min(1.0, deadline - time.monotonic()))
-            try:
-                loops.turn(self.hub, step, until=is_over)
-            except Exception as exc:
-                # Nothing can be acknowledged any more, but what runs may still end.
-                logger.warning("Connection to broker lost while stopping: %s", exc)
-                self.hub.reset()
-                self.hub.on_tick.clear()
-                self.pool.register_with_event_loop(self.hub)
+        self._ending.is_in_haste = True
 
     def reload(self, modules: Any = None, reload: bool = False, reloader: Callable[[Any], Any] | None = None) -> None:
         """Import ``modules`` (by default those of the tasks), anew with ``reload``, and restart the pool."""
