@@ -265,6 +265,9 @@ class Accepted:
     def connection_errors(self) -> Any:  # a tuple of exception classes; `type` is a property here
         return self._connection_errors
 
+    def humaninfo(self) -> str:
+        return f"{self.name}[{self.id}]"
+
     @property
     def eta(self) -> datetime | None:
         return self._eta

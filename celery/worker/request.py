@@ -1,6 +1,7 @@
-"""One accepted message: how it is run and acknowledged, and what its end means for the broker.
+"""One accepted message: how it is run, and what its end means.
 
-A `Request` is the job that the pool is given.  What the message says is read in `celery.worker.accepted`.
+A `Request` is the job that the pool is given.  What the message says is read in `celery.worker.accepted`, and what is
+told of it in `celery.worker.answered`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from billiard.common import TERM_SIGNAME
 from billiard.einfo import ExceptionInfo
 from kombu.utils.encoding import safe_repr, safe_str
 
-from celery import platforms, signals
+from celery import platforms
 from celery._state import current_app
 from celery.app import trace as tracing
 from celery.app.trace import child
-from celery.backends.base import DisabledBackend
 from celery.concurrency.base import bare_exception, exception_info
 from celery.exceptions import (
     Ignore,
@@ -36,9 +36,8 @@ from celery.exceptions import (
 from celery.states import IGNORED, REJECTED, SUCCESS
 from celery.utils.failpoints import is_active
 from celery.utils.log import get_logger
-from celery.utils.serialization import get_pickled_exception
 from celery.worker import state
-from celery.worker.accepted import Accepted
+from celery.worker.answered import Answered
 
 if TYPE_CHECKING:
     from celery.app.task import Task
@@ -52,32 +51,21 @@ task_ready = state.task_ready
 revoked_tasks = state.revoked
 revoked_stamps = state.revoked_stamps
 
-#: Seconds for which a task that never began is acknowledged after its state is stored, not before.
-HOLD_SECONDS = 1.0
-
-#: Whether a test of the tests has switched these protections off.
+#: Whether a test of the tests has switched this protection off.
 _DROPS_WAITING = is_active("unprotect.return")
-_WAITS_FOR_STORES = is_active("unprotect.books")
 
 
-class Request(Accepted):
+class Request(Answered):
     """The job that a pool is given: a message that is run, answered and told of.
 
-    ``on_ack(logger, connection_errors)`` and ``on_reject(logger, connection_errors, requeue)`` answer the broker; see
-    `Accepted` for the rest of the arguments.
+    See `Answered` and `Accepted` for the arguments.
     """
 
-    acknowledged = False
-    #: It acknowledges early and runs: its delivery has no place in the credit any more, but is on record until it ends.
-    is_on_record = False
-    time_start: float | None = None
     worker_pid: int | None = None
 
     #: The pool that runs it now, and the terminate that waits for its start.
     _pool: Any = None
     _terminate_on_ack: tuple[Any, Any] | None = None
-    _already_revoked = False
-    _already_cancelled = False
     _apply_result: Any = None
     #: For a message that was delivered before; see `celery.worker.consumer.suspects`.
     on_over: Callable[[Request], Any] | None = None
@@ -86,13 +74,6 @@ class Request(Accepted):
     is_lost = False
     #: ``(request, cause)`` puts back what lost its process where the message itself cannot; set by the strategy.
     _requeue_elsewhere: Callable[[Any, str], str | None] | None = None
-
-    #: ``(task, mark, task_id, *arguments, done=..., **keywords)`` stores a state without making this thread wait; see
-    #: `celery.worker.consumer.bookkeeping`.  Set by the strategy.
-    _keep_books: Callable[..., None] | None = None
-    #: States that are on their way to the store, and the answer to the broker that waits for them.
-    _records_due = 0
-    _held_answer: Callable[[], Any] | None = None
 
     #: What a pool that takes no jobs is to call in their place.
     _trace: Callable[..., Any] | None = None
@@ -267,21 +248,6 @@ class Request(Accepted):
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
 
-    def _begin(self) -> None:
-        """Acknowledge early, or have the broker remember that this began until it ends, if anybody wants to know."""
-        if not self.acknowledged and self._is_awaited:
-            begin = getattr(self._message, "begin", None)
-            self.is_on_record = begin is not None and begin()
-        if not self.is_on_record:
-            self.acknowledge()
-
-    @property
-    def _is_awaited(self) -> bool:
-        """Whether somebody would wait in vain if this ended without a word."""
-        if not self.store_errors and self.group is None:
-            return False
-        return not isinstance(self.task.backend, DisabledBackend)
-
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """It ran longer than a limit of ``timeout`` seconds."""
         if soft:
@@ -352,19 +318,6 @@ class Request(Accepted):
             logger.error("Task handler raised error: %r", exc)
         return None
 
-    def _refused(self, requeue: bool, shown: str, traceback: str | None) -> None:
-        """The task raised `Reject`, ``shown`` in text; it has failed unless it goes back into its queue."""
-        if not requeue:
-            self.send_event("task-failed", exception=shown, traceback=traceback)
-        self.reject(requeue=requeue)
-
-    def _answer_failure(self) -> None:
-        """Acknowledge or reject after a failure, as the task's options say."""
-        if self.task.acks_late and not self.task.acks_on_failure:
-            self.reject(requeue=False)
-        else:
-            self.acknowledge()
-
     def _requeue_lost(self, exc: BaseException) -> bool:
         """Put the message back because its process was lost; false if that has happened too often.
 
@@ -404,56 +357,6 @@ class Request(Accepted):
             self._store("mark_as_retry", exc, None)
         self.send_event("task-retried", exception=safe_repr(exc), traceback="")
         return True
-
-    def fail(self, exc_info: ExceptionInfo) -> None:
-        """Store the failure and tell of it from this process: the one that ran the task cannot any more."""
-        task, exc, context = self.task, bare_exception(exc_info), self._context
-        self._store("mark_as_failure", exc, store_result=self.store_errors)
-        try:
-            task.on_failure(exc, self.id, context.args, context.kwargs, exc_info)
-        except Exception as error:
-            logger.error("on_failure of task %s raised %r", self.humaninfo(), error, exc_info=True)
-        signals.task_failure.send(
-            sender=task,
-            task_id=self.id,
-            exception=exc,
-            args=context.args,
-            kwargs=context.kwargs,
-            traceback=exc_info.traceback,
-            einfo=exc_info,
-        )
-        self._send_failed(exc_info)
-
-    def _store(self, mark: str, *arguments: Any, **keywords: Any) -> None:
-        """Have a state stored: by the method ``mark`` of the task's store, without waiting for that store."""
-        task = self.task
-        if self._keep_books is not None and not _WAITS_FOR_STORES and not isinstance(task.backend, DisabledBackend):
-            if mark != "mark_as_retry":  # its end is still to come, and answers the broker
-                self._records_due += 1
-                keywords["done"] = self._on_recorded
-                keywords["at_most"] = None if self.time_start is not None else HOLD_SECONDS
-            self._keep_books(task, mark, self.id, *arguments, request=self._context, **keywords)
-            return
-        try:
-            getattr(task.backend, mark)(self.id, *arguments, request=self._context, **keywords)
-        except Exception as error:  # a store that is away must not end the worker
-            logger.error("The state of task %s could not be stored: %r", self.humaninfo(), error)
-
-    def _on_recorded(self) -> None:
-        """A state is safe, or was given up: answer the broker if that is all that the answer waits for."""
-        self._records_due -= 1
-        answer = self._held_answer
-        if answer is not None and not self._records_due:
-            self._held_answer = None
-            answer()
-
-    def _send_failed(self, exc_info: ExceptionInfo) -> None:
-        if self._eventer is not None:
-            self.send_event(
-                "task-failed",
-                exception=safe_repr(get_pickled_exception(bare_exception(exc_info))),
-                traceback=exc_info.traceback,
-            )
 
     # -- revoked, expired, terminated ------------------------------------------------------------------------------
 
@@ -521,59 +424,7 @@ class Request(Accepted):
         target = self if getattr(pool, "submit", None) is not None else self.worker_pid
         return pool.terminate_job(target, signum) is not False
 
-    def _announce_cancelled(self, emit_retry: bool) -> None:
-        task_ready(self)
-        self.send_event("task-cancelled")
-        reason = "cancelled by Celery"
-        retry = Retry(message=reason)
-        self._store("mark_as_retry", retry)
-        if emit_retry:
-            self.task.on_retry(retry, self.id, self.args, self.kwargs, None)
-            signals.task_retry.send(sender=self.task, request=self._context, reason=retry, einfo=None)
-
-    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        if self._already_revoked or self._already_cancelled:
-            return
-        self._already_revoked = True
-        task_ready(self)
-        self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
-        self._store("mark_as_revoked", reason, store_result=self.store_errors)
-        self.acknowledge()
-        signals.task_revoked.send(
-            sender=self.task, request=self._context, terminated=terminated, signum=signum, expired=expired
-        )
-
-    # -- answers to the broker, and what is told ---------------------------------------------------------------------
-
-    def acknowledge(self) -> None:
-        """Tell the broker that the message is done with; once."""
-        if not self.acknowledged:
-            self.acknowledged = True
-            self._answer(self._on_ack)
-
-    def _answer(self, answer: Callable[..., Any], *arguments: Any) -> None:
-        """Answer the broker; the end of a task is told to the store first, for without an answer it is heard of again.
-
-        What never began waits for `HOLD_SECONDS` at most: its place in the credit is for others if the store is away.
-        """
-        if self._records_due:
-            self._held_answer = partial(answer, logger, self._connection_errors, *arguments)
-        else:
-            answer(logger, self._connection_errors, *arguments)
-
-    def reject(self, requeue: bool = False) -> None:
-        """Tell the broker that the message is refused; ``requeue`` puts it back into its queue."""
-        if self.is_on_record:  # it was as good as acknowledged when it began
-            self.acknowledge()
-        elif not self.acknowledged:
-            self.acknowledged = True
-            self._answer(self._on_reject, requeue)
-            self.send_event("task-rejected", requeue=requeue)
-
-    def send_event(self, type: str, **fields: Any) -> None:
-        eventer = self._eventer
-        if eventer is not None and eventer.enabled and self.task.send_events:
-            eventer.send(type, uuid=self.id, **fields)
+    # -- what it says of itself ------------------------------------------------------------------------------------
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return a description for remote control; ``safe`` keeps to text for arguments that may not be sendable."""
@@ -589,9 +440,6 @@ class Request(Accepted):
             "delivery_info": self.delivery_info,
             "worker_pid": self.worker_pid,
         }
-
-    def humaninfo(self) -> str:
-        return f"{self.name}[{self.id}]"
 
     def __str__(self) -> str:
         shown = [self.humaninfo()]
