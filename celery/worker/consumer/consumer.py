@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from celery import bootsteps
 from celery.transports.dead_letters import dead_letter
-from celery.utils.failpoints import is_active
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.worker import loops, state
 from celery.worker.consumer.adoption import Adoption
 from celery.worker.consumer.bookkeeping import Bookkeeper
+from celery.worker.consumer.connection import open_connection
 from celery.worker.consumer.delays import Delays
 from celery.worker.consumer.limits import RateLimits
+from celery.worker.consumer.loop_calls import LoopCalls
 from celery.worker.consumer.receiving import Receiver, dump_body
 from celery.worker.consumer.recovery import Recovery
 from celery.worker.consumer.revocations import Revocations
@@ -29,12 +28,6 @@ from celery.worker.consumer.watchdog import Watchdog
 __all__ = ("Consumer", "Evloop", "dump_body")
 
 logger = get_logger(__name__)
-
-#: Between two heartbeats of AMQP, where Celery's default is left as it is; what is dead is known after twice that.
-HEARTBEAT_SECONDS, UPSTREAM_HEARTBEAT_SECONDS = 5.0, 120
-
-#: Whether a test of the tests has switched this protection off.
-_WAITS_FOREVER = is_active("unprotect.deadline")
 
 STOPPING = {bootsteps.CLOSE, bootsteps.TERMINATE}
 
@@ -124,9 +117,7 @@ class Consumer:
         self.amqheartbeat_rate = app.conf.broker_heartbeat_checkrate
         self.amqheartbeat = (app.conf.broker_heartbeat if amqheartbeat is None else amqheartbeat) if hub else 0
         self.loop = loops.asynloop if hub else loops.synloop
-        self._loop_thread = threading.get_ident()
-        self._pending: deque[Callable[[], Any]] = deque()
-        self._flush_is_planned = False
+        self._loop_calls = LoopCalls(self)
         self._limits = RateLimits(self)
         self.task_buckets = self._limits.buckets
         self._limit_task = self._limits.limit
@@ -233,27 +224,7 @@ class Consumer:
 
     def connect(self) -> Any:
         """Return a connection to consume from, established; the hub listens to it."""
-        self.amqheartbeat = self._heartbeat()
-        connection = self.connection_for_read(heartbeat=self.amqheartbeat)
-        self._hear_of_dead_letters(connection.transport)
-        self.revocations.hear_of(connection.transport)
-        if self.hub:
-            connection.transport.register_with_event_loop(connection.connection, self.hub)
-            self.delays.hear_of(connection)
-            renew_in_thread = getattr(connection.transport, "renew_in_thread", None)
-            traits = getattr(self.pool, "traits", None)
-            if renew_in_thread is not None and traits is not None and not traits.isolates_tasks:
-                renew_in_thread()  # a task may keep this thread, and with it the loop, for longer than a lease lasts
-        return connection
-
-    def _heartbeat(self) -> float:
-        """Return the seconds between heartbeats: by default fewer than upstream's two minutes, so that a dead
-        connection is known soon; not where a task may keep this thread from sending any.
-        """
-        seconds: float = 0 if _WAITS_FOREVER else self.amqheartbeat
-        traits = getattr(self.pool, "traits", None)
-        is_free = traits is not None and traits.isolates_tasks
-        return HEARTBEAT_SECONDS if is_free and seconds == UPSTREAM_HEARTBEAT_SECONDS else seconds
+        return open_connection(self)
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat))
@@ -342,20 +313,6 @@ class Consumer:
             self.admission.give_back(message)
         dead_letter(message, reason)
 
-    def _hear_of_dead_letters(self, transport: Any) -> None:
-        """Let ``transport`` tell of what it sets aside by itself, so that the failure is stored."""
-        say = getattr(transport, "on_set_aside", None)
-        if say is None:
-            return
-
-        def on_set_aside(queue: str, message: Any, reason: str) -> None:
-            say(queue, message, reason)
-            self._receiver.on_set_aside(message, reason)
-
-        transport.on_set_aside = on_set_aside
-        if hasattr(transport, "on_left"):
-            transport.on_left = lambda queue, message, forget: self._receiver.on_left(message, forget)
-
     def on_unreadable_body(self, message: Any, reason: str) -> None:
         """The process that was to run the task could not read the body; the message may be acknowledged already."""
         self._receiver.on_unreadable_body(message, reason)
@@ -441,51 +398,19 @@ class Consumer:
 
     def call_soon(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call ``p`` on the loop's thread, in its next turn."""
-        call = partial(self._call_guarded, partial(p, *args, **kwargs))
-        if self.hub:
-            if threading.get_ident() == self._loop_thread:
-                return self.hub.call_soon(call)
-            planned = self.hub.call_soon(self._call_and_look, call)
-            loops.wake(self.hub)
-            return planned
-        self._pending.append(call)
-        return call
+        return self._loop_calls.soon(partial(p, *args, **kwargs))
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call ``p``, which talks to the broker, on the loop's thread: now if this is it."""
-        if threading.get_ident() == self._loop_thread:
-            return p(*args, **kwargs)
-        return self.call_soon(p, *args, **kwargs)
+        return p(*args, **kwargs) if self._loop_calls.is_here else self.call_soon(p, *args, **kwargs)
 
     def perform_pending_operations(self) -> None:
         """Do what other threads have asked for; where there is a hub, it does that itself."""
-        while self._pending:
-            self._pending.popleft()()
-
-    def _call_and_look(self, call: Callable[[], None]) -> None:
-        """Do what another thread asked for; who turns the hub until that is done is to see it at once."""
-        call()
-        loops.wake(self.hub)
-
-    def _call_guarded(self, call: Callable[[], Any]) -> None:
-        """Call what was put off: an error of it, but one of the broker, must not end the loop."""
-        try:
-            call()
-        except (*self.connection_errors, *self.channel_errors):
-            raise
-        except Exception as exc:
-            logger.exception("Pending operation failed: %r", exc)
+        self._loop_calls.perform_pending()
 
     def on_send_event_buffered(self) -> None:
         """The dispatcher holds an event back: send the batch when this turn of the loop is over."""
-        if self.hub and not self._flush_is_planned:
-            self._flush_is_planned = True
-            self.hub.call_soon(self._flush_events)
-
-    def _flush_events(self) -> None:
-        self._flush_is_planned = False
-        if self.event_dispatcher is not None:
-            self.event_dispatcher.flush()
+        self._loop_calls.plan_flush()
 
     def __repr__(self) -> str:
         return f"<Consumer: {self.hostname} ({self.blueprint.human_state()})>"
@@ -509,4 +434,4 @@ class Evloop(bootsteps.StartStopStep):
 
     def patch_all(self, c: Any) -> None:
         """Tell the queue of the process's messages who consumes here; a place for subclasses."""
-        c._loop_thread = threading.get_ident()
+        c._loop_calls.move_here()

@@ -92,6 +92,20 @@ class Receiver:
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
 
+    def hear_of(self, transport: Any) -> None:
+        """Let ``transport`` tell of what it sets aside by itself, so that the failure is stored."""
+        say = getattr(transport, "on_set_aside", None)
+        if say is None:
+            return
+
+        def on_set_aside(queue: str, message: Any, reason: str) -> None:
+            say(queue, message, reason)
+            self.on_set_aside(message, reason)
+
+        transport.on_set_aside = on_set_aside
+        if hasattr(transport, "on_left"):
+            transport.on_left = lambda queue, message, forget: self.on_left(message, forget)
+
     def handler(self) -> Callable[[Any], None]:
         """Return the function that takes every message of the task queues."""
         consumer = self.consumer

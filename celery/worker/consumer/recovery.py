@@ -6,7 +6,6 @@ so do its time limits.
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
@@ -139,7 +138,7 @@ class Recovery:
         consumer = self.consumer
         if self._give_up_at is not None and self._last_failure and time.monotonic() >= self._give_up_at:
             raise self._last_failure
-        if consumer.hub and threading.get_ident() == consumer._loop_thread:
+        if consumer.hub and consumer._loop_calls.is_here:
             loops.turn(consumer.hub, 0.01)
 
     # -- losing --------------------------------------------------------------------------------------------------
