@@ -133,6 +133,7 @@ class Suspects:
         """Put on record that ``request`` starts; returns false if it must not, for it is the broker's again."""
         request.before_start = None
         if self._ledger is not None:
+            _send_answers(request)  # for what ended beside it must not come again
             # Of the loss before the first record nobody knows whether it had started: it counts, if others follow.
             request.losses_on_record = losses + self._ledger.add(request, 1 if losses else 2)
             return True
@@ -148,9 +149,14 @@ class Suspects:
         return True
 
     def _on_over(self, request: Any) -> None:
+        self._soon(self._see_off, request)  # first the answer to the broker
+
+    def _see_off(self, request: Any) -> None:
+        """Let the next one run once nothing counts against ``request``, for that one may kill us at once."""
         if self._ledger is not None:
-            self._soon(self._forget, request)  # first the answer to the broker
-        self._soon(self._leave, request)
+            _send_answers(request)
+            self._forget(request)
+        self._leave(request)
 
     def _leave(self, request: Any) -> None:
         """Others need not wait for it any more."""
@@ -184,6 +190,13 @@ class Suspects:
         if dead_letter(request.message, reason) and self._ledger is not None:
             self._ledger.forget(request)
         request.fail(exception_info(WorkerLostError(reason)))
+
+
+def _send_answers(request: Any) -> None:
+    """Send what else waits until the end of the loop's turn: nobody knows whether there will be one."""
+    settle = getattr(request.message.channel, "settle_quietly", None)
+    if settle is not None:
+        settle()
 
 
 class Ledger:

@@ -106,6 +106,42 @@ def test_what_was_lost_in_its_run_runs_beside_none_of_them(house):
     assert house.ran == ["unknown", "first", "second", "last"]
 
 
+class Books:
+    """A ledger that only notes what it is told, and a channel whose answers wait."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def count(self, request) -> int:
+        return 2
+
+    def add(self, request, losses) -> int:
+        self.notes.append(f"count {request.id}")
+        return losses
+
+    def forget(self, request) -> None:
+        self.notes.append(f"forget {request.id}")
+
+    def settle_quietly(self) -> None:
+        self.notes.append("answer")
+
+
+def test_the_next_one_begins_when_the_last_is_answered_for_and_not_counted_any_more(house):
+    books = house.suspects._ledger = Books()
+    innocent, guilty = Request("innocent", 0), Request("guilty", 0)
+    for request in (innocent, guilty):
+        request.message.channel = books
+        request.is_lost = False
+    house.on_task_request = lambda request: (request.before_start(), books.notes.append(f"run {request.id}"))
+    send(house, innocent, guilty)
+    books.notes.clear()
+    innocent.end()
+    house.hub.calls.reverse()  # kombu calls in no order
+    house.hub.turn()
+
+    assert books.notes == ["answer", "forget innocent", "answer", "count guilty", "run guilty"]
+
+
 def test_nobody_waits_for_longer_than_a_minute(house):
     send(house, Request("long", 1), Request("waits", 1))
     assert house.ran == ["long"]
