@@ -72,10 +72,11 @@ class Hub(bootsteps.StartStopStep):
         """Nothing to do: the consumer's loop turns it."""
 
     def stop(self, w: Any) -> None:
-        w.hub.close()
+        with w.impatience.watching():  # what it still has to call may ask the broker
+            w.hub.close()
 
     def terminate(self, w: Any) -> None:
-        w.hub.close()
+        self.stop(w)
 
 
 class Pool(bootsteps.StartStopStep):

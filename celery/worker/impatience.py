@@ -22,8 +22,9 @@ __all__ = ("Impatience",)
 
 logger = get_logger(__name__)
 
-#: Seconds without progress after which the broker has had its chance.
+#: Seconds without progress after which the broker has had its chance, and what it gets in the same stop after that.
 PATIENCE = 1.0
+SECOND_PATIENCE = 0.3
 #: Seconds between two looks.
 PACE = 0.05
 
@@ -88,7 +89,8 @@ class Impatience:
     def _run(self) -> None:
         while self._is_running:
             since = self._progress_at
-            if since is not None and self._monotonic() - since > PATIENCE and not self.is_excused():
+            patience = PATIENCE if not self._has_cut else SECOND_PATIENCE
+            if since is not None and self._monotonic() - since > patience and not self.is_excused():
                 self._cut()
             time.sleep(PACE)
             if self._progress_at is None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actors import Worker
+from actors import Worker, wait_for_progress
 from oracle import Oracle
 from pools import COLD, IDLE, POOLS, PREFETCHED, QUICK, RUNNING, WARM
 from scenario import Stage, scenario
@@ -19,6 +19,8 @@ RUN_SECONDS = 1.0
 #: What a stop may take beyond the tasks that run.
 GRACE = 2.0
 WAITING = 20
+#: What it has was delivered before, to a worker that was killed: then it may ask the broker about that, too.
+AGAIN = "redelivered"
 SIGNALS = {"TERM": (signal.SIGTERM, WARM), "QUIT": (signal.SIGQUIT, COLD)}
 
 
@@ -38,7 +40,7 @@ class Cell(NamedTuple):
 
     @property
     def count(self) -> int:
-        return {IDLE: 0, RUNNING: 1 if self.pool == "solo" else 2, PREFETCHED: WAITING}[self.state]
+        return {IDLE: 0, RUNNING: 1 if self.pool == "solo" else 2, PREFETCHED: WAITING, AGAIN: WAITING}[self.state]
 
 
 @scenario("F23-hung", unprotected="unprotect.impatience=off", tasks=18, short=0.2)
@@ -68,6 +70,8 @@ def stops_beside(stage: Stage, server: OwnRedis | OwnRabbit, left: Any) -> dict[
     """Play some cells at once; ``left`` counts the messages that the broker has of a cell."""
     cells = [Cell(pool, state, name) for pool in POOLS for state in (IDLE, RUNNING, PREFETCHED) for name in SIGNALS]
     sure = [cell for cell in cells if cell.pool == "prefork" and cell.signal == "TERM"]
+    if isinstance(server, OwnRabbit):  # which alone is asked about what was delivered before
+        sure += [Cell("prefork", AGAIN, "QUIT"), Cell("solo", AGAIN, "TERM")]
     others = [cell for cell in cells if cell not in sure]
     chosen = sure + stage.dice.sample(others, min(len(others), max(2, round(len(others) * (stage.scale - 0.15)))))
     workers = {cell: begin(stage, server, cell) for cell in chosen}
@@ -104,6 +108,10 @@ def begin(stage: Stage, server: OwnRedis | OwnRabbit, cell: Cell) -> Worker:
         code = f"import faultapp\nfor _ in range({cell.count}): faultapp.effect.delay({RUN_SECONDS})"
         subprocess.run([worker.command[0], "-c", code], env=env, cwd=worker.cwd, check=True, timeout=30)
         wait_until((directory_of(stage, cell) / "effects").exists, 10, f"the first task of {cell}")
+    if cell.state == AGAIN:
+        worker.restart()
+        worker.wait_ready()
+        assert wait_for_progress(directory_of(stage, cell) / "effects", 10), f"nothing runs again of {cell}"
     return worker
 
 

@@ -269,7 +269,7 @@ class Ledger:
             return question(self._open())
         except Exception as error:
             self.close()
-            if not is_fresh:  # the connection may have died of old age
+            if not is_fresh and not isinstance(error, TimeoutError):  # the connection may have died of old age
                 return self._ask(question)
             self._rests_until = monotonic() + self.REST_SECONDS
             logger.warning("Losses of workers cannot be counted for %d s: %r", self.REST_SECONDS, error)
@@ -280,6 +280,8 @@ class Ledger:
             connection = self._connection = self._app.connection_for_write()
             options = {"read_timeout": self.TIMEOUT, "write_timeout": self.TIMEOUT}
             connection.transport_options = {**connection.transport_options, **options}
-            connection.connect()
+            # Each address once: kombu would try again after two seconds, in which nothing else is done here.
+            last = max(len(connection.alt), 1) - 1
+            connection.ensure_connection(max_retries=last, reraise_as_library_errors=False)
             self._channel = connection.channel()
         return self._channel

@@ -48,6 +48,15 @@ def test_a_wait_for_the_broker_ends_and_so_does_one_on_a_later_connection(broker
     assert [record.message for record in caplog.records] == ["The broker does not answer: stopping without it."]
 
 
+def test_a_broker_that_had_its_chance_is_not_waited_for_as_long_again(broker, monkeypatch):
+    found = watched(broker())
+    with found.watching():
+        assert broker().recv(1) == b""
+    monkeypatch.setattr(impatience, "PATIENCE", 60)
+    with found.watching():
+        assert broker().recv(1) == b""
+
+
 def test_sockets_to_others_stay(broker):
     ours, theirs = socket.socketpair()
     with ours, theirs, watched(broker()).watching():

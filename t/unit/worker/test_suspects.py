@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from types import SimpleNamespace
+
 import pytest
 
+from celery import Celery
 from celery.transports.message import is_lost_too_often
 from celery.worker.consumer import suspects
 
@@ -228,3 +233,58 @@ def test_when_a_message_has_been_lost_too_often(started, losses, is_too_often):
 def test_a_message_that_may_be_lost_once_is_not_set_aside_for_waiting():
     assert not is_lost_too_often(0, 1, most=1)
     assert is_lost_too_often(1, 1, most=1)
+
+
+# -- counting at RabbitMQ
+
+
+@pytest.fixture
+def silent_broker():
+    """A server that takes connections and says nothing."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(0.2)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def ledger(silent_broker):
+    url = f"amqp://guest:guest@127.0.0.1:{silent_broker.getsockname()[1]}//"
+    app = Celery("silent", broker=url, broker_connection_timeout=0.2, set_as_current=False)
+    yield suspects.Ledger(app)
+    app.close()
+
+
+def lost():
+    return SimpleNamespace(id="id", request_dict={"id": "id", "retries": 0})
+
+
+def connections_to(server):
+    count = 0
+    while True:
+        try:
+            server.accept()[0].close()
+        except TimeoutError:
+            return count
+        count += 1
+
+
+def test_a_broker_that_says_nothing_is_asked_once(ledger, silent_broker, caplog):
+    began = time.monotonic()
+    assert ledger.count(lost()) == 0
+    assert ledger.add(lost(), 1) == 0
+
+    assert time.monotonic() - began < 2  # kombu rests for so long before it connects again
+    assert connections_to(silent_broker) == 1
+    assert "cannot be counted for 30 s" in caplog.text
+
+
+def test_after_an_answer_that_did_not_come_no_other_connection_is_opened(ledger, silent_broker, caplog):
+    def does_not_answer(**arguments):
+        raise TimeoutError("timed out")
+
+    ledger._channel = SimpleNamespace(queue_delete=does_not_answer)
+    ledger.forget(lost())
+
+    assert connections_to(silent_broker) == 0
+    assert "cannot be counted for 30 s" in caplog.text
