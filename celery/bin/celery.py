@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import pathlib
 import sys
@@ -234,6 +235,8 @@ def celery(
     os.environ.update({name: value for name, value in given.items() if value})
     if workdir is None and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if config and not _is_module(config):
+        raise click.BadParameter(f"No module `{config}` (searched: {_searched()}).", ctx, _param(ctx, "config"))
     if app:
         found = APP.convert(app, _param(ctx, "app"), ctx)
     else:
@@ -263,6 +266,16 @@ def _enter(directory: pathlib.Path | None) -> pathlib.Path | None:
 
 def _param(ctx: click.Context, name: str) -> Any:
     return next(param for param in ctx.command.params if param.name == name)
+
+
+def _is_module(name: str) -> bool:
+    """Return whether there is such a module; what its package raises on import is told when the app is loaded."""
+    try:
+        return importlib.util.find_spec(name.partition(":")[0]) is not None
+    except ModuleNotFoundError as exc:
+        return exc.name is None or not name.startswith(exc.name)
+    except Exception:
+        return True
 
 
 def _has_configuration(app: Any) -> bool:

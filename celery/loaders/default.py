@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.exceptions import NotConfigured
 from celery.loaders.base import BaseLoader, import_config
-from celery.utils.collections import DictAttribute
+from celery.utils.collections import AttributeDict, DictAttribute
 
 __all__ = ("DEFAULT_CONFIG_MODULE", "Loader")
 
@@ -40,6 +40,6 @@ class Loader(BaseLoader):
             if os.environ.get(_WARN_VARIABLE, "").lower() in ("1", "true", "yes", "on"):
                 text = f"There is no configuration module {name!r}; the defaults are used."
                 warnings.warn(NotConfigured(text), stacklevel=2)
-            return self.setup_settings({})
+            return AttributeDict()
         self.configured = True
         return self.setup_settings(module)

@@ -41,6 +41,8 @@ COMMANDS = [
     ("2", "-A proj:nosuch worker", USAGE, r"Error: .*Module `proj` has no `nosuch`; it has apps: `app`\."),
     ("2", "-A empty worker", USAGE, r"Error: .*Module `empty` has no app: give one as `empty:NAME`"),
     ("2", "-A empty:x worker", USAGE, r"Error: .*`empty:x` is no app; it is of the class `int`\."),
+    ("2", "--config nosuch report", USAGE, r"Error: .*'--config': No module `nosuch` \(searched: .*\)"),
+    ("3", "--config broken report", CONFIG, r"Error: broken\.py line 2 failed on import: NameError: .*undefined_name"),
     ("3", "-A broken worker", USAGE, r"Error: .*broken\.py line 2 failed on import: NameError: .*undefined_name"),
     ("3", "-A misread worker", USAGE, r"Error: .* misread\.py line 2 failed on import: FileNotFoundError"),
     ("3", "-A imports worker", FAILURE, r"Error: ModuleNotFoundError: .*nosuch_at_all. \(needy\.py line 2\)"),

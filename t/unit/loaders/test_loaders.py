@@ -159,6 +159,11 @@ def test_a_missing_celeryconfig_is_told_on_request(app, monkeypatch):
         Loader(app).read_configuration()
 
 
+def test_without_a_celeryconfig_nothing_is_set(project):
+    with Celery("test", set_as_current=False, fixups=[], loader="default") as app:
+        assert app.conf.table() == {}
+
+
 def test_backends_may_be_overridden_by_the_configuration(app):
     app.config_from_object({"override_backends": {"mine": "m:Mine"}})
     app.conf.finalize()
