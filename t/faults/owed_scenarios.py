@@ -140,7 +140,9 @@ def one_lull(stage: Stage, name: str, kind: str, figures: dict[str, Any]) -> str
     with outage:
         if name != "worn out":
             wait_until(
-                lambda: effects.exists() and effects.read_text().count("end ") == len(ids), 30, "the tasks to end"
+                lambda: effects.exists() and effects.read_text().count("end ") == len(ids),
+                30 + len(ids) * 0.2,
+                "the tasks",
             )
         if name == "shrunk":
             run_script("import faultapp; faultapp.app.control.pool_shrink(3)", env)
