@@ -192,12 +192,18 @@ def revoke_by_stamped_headers(
 
 
 def _stamps(headers: Any) -> dict[str, list[Any]]:
-    """Return ``{header: values}`` for a mapping, or for texts ``header=value`` as the command line has them."""
+    """Return ``{header: values}`` for a mapping, or for texts ``header=value`` as the command line has them.
+
+    Raises:
+        ValueError: a text is none of these.
+    """
     if isinstance(headers, Mapping):
         return {header: list(maybe_list(values) or ()) for header, values in headers.items()}
     stamps: dict[str, list[Any]] = {}
     for text in maybe_list(headers) or ():
-        header, _, value = str(text).partition("=")
+        header, equals, value = str(text).partition("=")
+        if not equals:
+            raise ValueError(f"{text!r} is no stamp: say header=value")
         stamps.setdefault(header, []).append(value)
     return stamps
 

@@ -204,6 +204,13 @@ def test_revoke_by_stamped_headers(ask):
     assert state.revoked_stamps == {"k": ["v", "w"], "l": ["x"]}
 
 
+def test_a_word_that_is_no_stamp_is_refused(ask):
+    reply = ask("revoke_by_stamped_headers", headers=["l=x", "k"])
+
+    assert reply == {"error": "ValueError(\"'k' is no stamp: say header=value\")"}
+    assert not state.revoked_stamps
+
+
 def test_rate_limit(ask, app, add):
     assert ask("rate_limit", task_name="add", rate_limit="5/m") == {"ok": "new rate limit set successfully"}
     assert app.tasks["add"].rate_limit == "5/m"
