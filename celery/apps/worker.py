@@ -12,6 +12,7 @@ import platform as os_platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -52,9 +53,13 @@ MARGIN = " " * len(ARTWORK[0])
 
 
 def safe_say(msg: str, f: Any = sys.__stderr__) -> None:
-    """Write a line from within a signal handler: no lock, no logging."""
+    """Write a line from within a signal handler: no lock, no logging.
+
+    Where nobody can read it any more (a pipe whose reader has gone), the signal still has its effect.
+    """
     if f is not None and getattr(f, "fileno", None) and f.fileno() is not None:
-        os.write(f.fileno(), f"\n{msg}\n".encode())
+        with suppress(OSError):
+            os.write(f.fileno(), f"\n{msg}\n".encode())
 
 
 class Worker(WorkController):

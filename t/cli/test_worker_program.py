@@ -255,6 +255,26 @@ def test_settings_after_two_dashes_are_settings(project):
     assert conf["worker_prefetch_multiplier"] == 7
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 0), ("SIGINT", 1), ("SIGQUIT", 1)])
+def test_a_worker_whose_output_nobody_reads_any_more_is_stopped_all_the_same(project, name, status):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "proj", "worker", "-P", "solo", "-l", "INFO"],
+        cwd=project.path,
+        env=project.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    project.running.append(process)
+    assert process.stdout
+    while not process.stdout.readline().endswith(" ready.\n"):
+        assert process.poll() is None
+    process.stdout.close()
+    process.send_signal(getattr(signal, name))
+
+    assert process.wait(PATIENCE) == status
+
+
 def test_a_running_task_is_terminated_by_a_signal_and_its_id(project, wait_until):
     mark = project.path / "runs"
     program = start(project, "-c", "1", "-n", "w1@here")
