@@ -12,6 +12,7 @@ from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
 from celery.bin.errors import EX_CONFIG, Failure
 from celery.contrib.migrate import State, migrate_tasks
 from celery.platforms import EX_UNAVAILABLE
+from celery.utils.text import pluralize
 
 
 @click.command(cls=CeleryCommand)
@@ -64,7 +65,7 @@ def migrate(ctx: click.Context, source: str, destination: str, **kwargs: Any) ->
         state = migrate_tasks(origin, target, callback=tell, app=app, **kwargs)
     if not ctx.obj.quiet:
         kept = "" if kwargs["ack_messages"] else "  They are in the source still (--ack-messages takes them away)."
-        ctx.obj.error(f"{state.count} messages seen.{kept if state.count else ''}")
+        ctx.obj.error(f"{state.count} {pluralize(state.count, 'message')} seen.{kept if state.count else ''}")
 
 
 def _open(app: Any, url: str) -> Connection:

@@ -61,6 +61,8 @@ class Screen:
         with self.lock:
             locale.setlocale(locale.LC_ALL, "")
             self.has_unicode = "UTF" in (locale.nl_langinfo(locale.CODESET) or "").upper()
+            # So many ms Esc waits for the rest of a key; a whole second is usual.
+            os.environ.setdefault("ESCDELAY", "100")
             self.win = curses.initscr()
             curses.noecho()
             curses.cbreak()

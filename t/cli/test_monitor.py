@@ -173,6 +173,22 @@ def test_it_fits_into_small_terminals_and_takes_new_sizes(project, terminal):
     assert screen.end() == 0
 
 
+def test_escape_leaves_a_page_at_once(project, terminal):
+    screen = terminal("-A", "proj", "events")
+    screen.wait_for(r"celery events .*tasks/s")
+    waits = []
+    for _ in range(3):  # of a busy machine's times the best counts
+        screen.press("h")
+        screen.wait_for(r"any key: back")
+        begun = time.monotonic()
+        screen.press("\x1b")
+        screen.wait_for(r"any key: back", gone=True)
+        waits.append(time.monotonic() - begun)
+    screen.press("q")
+
+    assert min(waits) < 0.7, waits
+
+
 def test_without_a_terminal_or_a_broker_there_is_a_line(project):
     ran = project.celery("-A", "proj", "events")
     assert (ran.status, "The monitor needs a terminal" in ran.stderr) == (2, True)
