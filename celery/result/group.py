@@ -268,25 +268,29 @@ class ResultSet(ResultBase):
         """
         if disable_sync_subtasks:
             assert_will_not_block()
+        deadline = None if timeout is None else time.monotonic() + timeout
         metas = self.iter_native(timeout, interval, no_ack, on_message, on_interval)
-        return self._gathered(self._as_they_end(metas, propagate, disable_sync_subtasks), callback)
+        return self._gathered(self._as_they_end(metas, propagate, disable_sync_subtasks, deadline), callback)
 
     def _as_they_end(
-        self, metas: Iterable[tuple[str, Any]], propagate: bool, disable_sync_subtasks: bool
+        self, metas: Iterable[tuple[str, Any]], propagate: bool, disable_sync_subtasks: bool, deadline: float | None
     ) -> Iterator[tuple[int, Any]]:
         """Yield place and value of each member that ``metas`` tell of."""
         places: dict[Any, list[int]] = {}
         for index, result in enumerate(self.results):
             places.setdefault(result.id, []).append(index)
         for task_id, meta in metas:
-            value = self._value_of(meta, propagate, disable_sync_subtasks)
+            value = self._value_of(meta, propagate, disable_sync_subtasks, deadline)
             for index in places[task_id]:
                 yield index, value
 
-    def _value_of(self, meta: Any, propagate: bool, disable_sync_subtasks: bool) -> Any:
+    def _value_of(self, meta: Any, propagate: bool, disable_sync_subtasks: bool, deadline: float | None) -> Any:
         if isinstance(meta, list):  # the results of a nested set
             load_finished([member for member in meta if isinstance(member, AsyncResult)])
-            return [member.get(propagate=propagate, disable_sync_subtasks=disable_sync_subtasks) for member in meta]
+            nested, remaining = ResultSet(meta, self._app), None
+            if deadline is not None:
+                remaining = max(0.0, deadline - time.monotonic())
+            return nested.join(remaining, propagate, disable_sync_subtasks=disable_sync_subtasks)
         if propagate and meta["status"] in states.PROPAGATE_STATES:
             raise_stored(self.app, meta["result"], meta.get("traceback"))
         return meta["result"]

@@ -231,3 +231,12 @@ def test_a_group_survives_a_pickle(app):
 def test_unknown_arguments_are_refused(app):
     with pytest.raises(TypeError, match="nonsense"):
         app.GroupResult("g", [], nonsense=1)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("wait", ["get", "join", "join_native"])
+def test_a_group_within_a_group_is_awaited_no_longer_than_was_asked(app, wait):
+    outer = app.GroupResult("outer", [app.GroupResult("inner", [app.AsyncResult("never")])])
+
+    with pytest.raises(TimeoutError):
+        getattr(outer, wait)(timeout=0.2)
