@@ -202,6 +202,7 @@ class Backend(Codec, Outcomes, Chords):
         Raises:
             BackendGetMetaError: the store failed, and all retries too (``result_backend_always_retry``).
         """
+        self._ensure_not_eager()
         if cache:
             try:
                 return self._cache[task_id]

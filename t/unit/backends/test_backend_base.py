@@ -510,3 +510,13 @@ def test_without_a_store_nothing_is_stored_and_nothing_breaks(disabled):
 def test_without_a_store_reading_names_the_setting(disabled, ask):
     with pytest.raises(NotImplementedError, match="result_backend"):
         ask(disabled)
+
+
+def test_who_looks_for_the_result_of_an_eager_task_is_warned():
+    with Celery("eager", backend="cache+memory://", set_as_current=False) as app:
+        app.conf.task_always_eager = True
+        with pytest.warns(RuntimeWarning, match="the store never learns of this result"):
+            assert app.AsyncResult("1").state == "PENDING"
+
+        app.conf.task_store_eager_result = True
+        assert app.AsyncResult("1").state == "PENDING"
