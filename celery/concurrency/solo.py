@@ -214,12 +214,19 @@ class TaskPool(JobPool):
 
     def on_stop(self) -> None:
         self.close()
+        self._settle()
         pay_before_leaving(self._runner)
         self._mailbox.close()
 
     def on_terminate(self) -> None:
         self.flush()
+        self._settle()
         self._mailbox.close()
+
+    def _settle(self) -> None:
+        """Have the last result stored: a job with others behind it left that to them, who are not run any more."""
+        if self._runner is not None:
+            self._runner.flush()
 
     def _get_info(self) -> dict[str, Any]:
         return {
