@@ -75,10 +75,11 @@ def last_task(workflow: Any) -> Any:
 
 
 def members_of(group: Any) -> Iterator[Any]:
-    """Yield the members of ``group``, those of groups within it in their place."""
+    """Yield the members of ``group``; those of groups within it, or in which one of them ends, in their place."""
     for task in (group.get("kwargs") or {}).get("tasks") or ():
-        if task.get("subtask_type") == "group":
-            yield from members_of(task)
+        last = last_task(task)
+        if last.get("subtask_type") == "group":
+            yield from members_of(last)
         else:
             yield task
 

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from celery import Celery, chain, chord, group, signals, states
+from celery.backends.errbacks import members_of
 from celery.exceptions import ChordError
 
 
@@ -329,3 +330,15 @@ def test_unlock_looks_again_when_the_store_does_not_answer(app, header, body, mo
 
     assert len(asked) == 2
     assert [headers["task"] for headers, _ in sent] == ["tsum"]
+
+
+def test_members_that_end_in_a_group_are_known_by_the_members_of_that():
+    one, ends_in_group, collected = {"task": "1"}, group_of({"task": "2"}, {"task": "3"}), group_of({"task": "4"})
+    inner = {"task": "celery.chain", "subtask_type": "chain", "kwargs": {"tasks": [one, ends_in_group]}}
+    joined = {"task": "celery.chord", "subtask_type": "chord", "kwargs": {"header": [one], "body": collected}}
+
+    assert [task["task"] for task in members_of(group_of(one, inner, joined))] == ["1", "2", "3", "4"]
+
+
+def group_of(*tasks):
+    return {"task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": list(tasks)}}
