@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from billiard import cpu_count
 
@@ -87,13 +87,29 @@ class WorkController:
     semaphore: Any = None
     #: What `start` leaves for ``sys.exit``; ``None`` for a clean end.
     exitcode: int | None = None
-    if TYPE_CHECKING:  # parts that steps put here, and options
-        autoscale: Any
-        hub: Any
-        pool_cls: Any
-        prefetch_multiplier: Any
-        task_events: Any
-        timer: Any
+    # parts that steps put here, and what `setup_defaults` does
+    autoscale: Any
+    hub: Any
+    timer: Any
+    autoscaler_cls: Any
+    consumer_cls: Any
+    disable_rate_limits: bool | None
+    max_memory_per_child: int | None
+    max_tasks_per_child: int | None
+    pool_cls: Any
+    pool_putlocks: bool | None
+    pool_restarts: bool | None
+    pool_start_method: str | None
+    prefetch_multiplier: Any
+    schedule_filename: str | None
+    scheduler: Any
+    soft_time_limit: float | None
+    statedb: str | None
+    task_events: Any
+    time_limit: float | None
+    timer_cls: Any
+    timer_precision: float | None
+    worker_lost_wait: float | None
 
     class Blueprint(bootsteps.Blueprint):
         """The parts, in the order in which they start."""

@@ -8,7 +8,8 @@ from celery import _state, signals
 from celery.concurrency import solo
 from celery.concurrency.base import BasePool
 from celery.exceptions import ImproperlyConfigured
-from celery.worker import state
+from celery.worker import WorkController, state
+from celery.worker.worker import DEFAULTS
 
 
 def test_a_task_is_run_and_its_result_stored(app, running, wait_until):
@@ -109,6 +110,13 @@ def test_options_win_over_settings(app, make):
     assert make().prefetch_multiplier == 7
     worker = make(prefetch_multiplier=2, time_limit=30)
     assert (worker.prefetch_multiplier, worker.time_limit) == (2, 30)
+
+
+def test_every_option_is_declared_on_the_class(make):
+    worker = make()
+
+    assert DEFAULTS.keys() - WorkController.__annotations__.keys() == {"concurrency"}  # which is set when it is known
+    assert all(hasattr(worker, option) for option in DEFAULTS)
 
 
 def test_the_modules_of_tasks_are_included_for_children(app, make):
