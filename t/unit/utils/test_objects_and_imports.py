@@ -1,3 +1,4 @@
+import json
 import sys
 from types import SimpleNamespace
 
@@ -165,12 +166,14 @@ def test_the_main_file_of_a_worker_is_called_main(monkeypatch):
     assert gen_task_name(SimpleNamespace(main="proj"), "add", "json") == "proj.add"
 
 
-@pytest.mark.filterwarnings("ignore:Cannot load")
-def test_extensions_are_named_by_entry_points():
-    scripts = dict(load_extension_class_names("console_scripts"))
-    assert scripts["pytest"].startswith(("pytest", "_pytest"))
-    loaded = dict(load_extension_classes("console_scripts"))
-    assert callable(loaded["pytest"])
+def test_extensions_are_named_by_entry_points(tmp_path, monkeypatch):
+    package = tmp_path / "extension-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extension\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[celery.of.a.test]\ndecoder = json:JSONDecoder\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list(load_extension_class_names("celery.of.a.test")) == [("decoder", "json:JSONDecoder")]
+    assert dict(load_extension_classes("celery.of.a.test")) == {"decoder": json.JSONDecoder}
     assert not list(load_extension_classes("no.such.group"))
 
 
