@@ -8,7 +8,7 @@ from typing import Any
 
 from celery.schedules import schedule
 
-__all__ = ("check_fields", "check_schedule")
+__all__ = ("check_fields", "check_interval", "check_schedule")
 
 
 def check_fields(fields: Any) -> None:
@@ -28,8 +28,16 @@ def check_fields(fields: Any) -> None:
 
 
 def check_schedule(entry: Any) -> None:
-    """Raise if ``entry`` has no schedule, or one that cannot tell when it is due."""
+    """Raise if ``entry`` has no schedule, or one that cannot tell when it is due, or that is due all the time."""
     if entry.schedule is None:
         raise ValueError("it has no `schedule`")
     if type(entry.schedule) is schedule and not isinstance(entry.schedule.run_every, timedelta):
         raise TypeError(f"`schedule` must be seconds or a timedelta, not {entry.schedule.run_every!r}")
+    check_interval(entry)
+
+
+def check_interval(entry: Any) -> None:
+    """Raise if ``entry`` would be sent again at once, time after time."""
+    if type(entry.schedule) is schedule and entry.schedule.run_every <= timedelta(0):
+        seconds = entry.schedule.run_every.total_seconds()
+        raise ValueError(f"`schedule` must be more than 0 seconds, not {seconds:g}")

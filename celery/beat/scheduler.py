@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kombu import Producer
 from kombu.exceptions import OperationalError
 
-from celery.beat.checks import check_fields, check_schedule
+from celery.beat.checks import check_fields, check_interval, check_schedule
 from celery.beat.entries import Entries, ScheduleEntry, SchedulingError, believable, evaluated, missed_runs
 from celery.beat.moments import key_of
 from celery.exceptions import ImproperlyConfigured
@@ -159,10 +159,11 @@ class Scheduler:
         self._heap = None
 
     def _maybe_entry(self, name: str, entry: Any) -> Any:
-        if isinstance(entry, self.Entry):
-            entry.app = self.app
-            return entry
         try:
+            if isinstance(entry, self.Entry):
+                check_interval(entry)
+                entry.app = self.app
+                return entry
             check_fields(entry)
             made = self.Entry(**{**entry, "name": name, "app": self.app})
             check_schedule(made)

@@ -278,7 +278,10 @@ def remaining(start: datetime, ends_in: Any, now: datetime | None = None, relati
     the clock of ``start``'s zone.  With ``relative`` the end is rounded by ``delta_resolution``.
     """
     now = now or datetime.now(timezone.utc)
-    end = start + ends_in if isinstance(ends_in, ffwd) else _add(start, ends_in)
+    try:
+        end = start + ends_in if isinstance(ends_in, ffwd) else _add(start, ends_in)
+    except OverflowError:  # no datetime goes that far
+        return ends_in - subtract_datetimes(now, start)  # type: ignore[no-any-return]
     if relative:
         end = delta_resolution(end, ends_in).replace(microsecond=0)
     if is_naive(now) != is_naive(end):

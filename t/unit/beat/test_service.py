@@ -10,7 +10,7 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from celery import shared_task, signals
-from celery.beat import EmbeddedService, PersistentScheduler, Scheduler, Service
+from celery.beat import EmbeddedService, PersistentScheduler, ScheduleEntry, Scheduler, Service
 from celery.beat.clock import ClockWatch
 from celery.exceptions import ImproperlyConfigured
 from celery.schedules import crontab, schedule
@@ -89,6 +89,10 @@ def test_schedulers_have_paths(app, tmp_path):
         ({"task": "x", "schedule": schedule("5")}, "seconds or a timedelta, not '5'"),
         ({"task": "x", "schedule": crontab}, r"instance is needed, such as crontab\(\.\.\.\)"),
         ({"task": "x", "schedule": float("inf")}, "infinity"),
+        ({"task": "x", "schedule": 0}, "must be more than 0 seconds, not 0"),
+        ({"task": "x", "schedule": -5}, "must be more than 0 seconds, not -5"),
+        ({"task": "x", "schedule": timedelta(0)}, "must be more than 0 seconds, not 0"),
+        ({"task": "x", "schedule": schedule(0)}, "must be more than 0 seconds, not 0"),
         ({"task": told, "schedule": 3}, "must be a name, such as 'beat.told'"),
         ({"task": "x", "schedule": 3, "options": "low"}, "`options` must be a dictionary, not 'low'"),
         ({"task": "x", "schedule": 3, "kwargs": [1]}, r"`kwargs` must be a dictionary, not \[1\]"),
@@ -99,6 +103,18 @@ def test_an_entry_that_is_wrong_is_named(app, fields, reason):
     app.conf.beat_schedule = {"wrong": fields}
     with pytest.raises(ImproperlyConfigured, match=f"entry 'wrong'.*{reason}"):
         Scheduler(app)
+
+
+def test_a_ready_made_entry_that_would_be_sent_without_end_is_named(app):
+    app.conf.beat_schedule = {"wrong": ScheduleEntry("wrong", "x", schedule=schedule(0, app=app), app=app)}
+    with pytest.raises(ImproperlyConfigured, match=r"entry 'wrong'.*more than 0 seconds"):
+        Scheduler(app)
+
+
+def test_an_interval_of_ages_is_a_long_wait_and_no_error(app, clock, every, caplog):
+    app.conf.beat_schedule = {"a": every(1e12)}
+    assert Scheduler(app).tick() == 300
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 # -- the broker is away

@@ -195,6 +195,12 @@ def test_what_remains_is_real_time():
     assert remaining(datetime.now(UTC), timedelta(hours=1)) <= timedelta(hours=1)
 
 
+def test_time_remains_until_a_moment_after_the_last_year_that_has_a_date():
+    start, ages = datetime(2026, 11, 20, tzinfo=UTC), timedelta(seconds=1e12)
+    assert remaining(start, ages, now=start + timedelta(hours=1)) == ages - timedelta(hours=1)
+    assert remaining(start, ages, now=start + timedelta(hours=1), relative=True) == ages - timedelta(hours=1)
+
+
 def test_a_naive_time_among_aware_ones_is_the_machine_s(machine_zone):
     start = WEDNESDAY.astimezone(UTC)
     assert remaining(start, timedelta(hours=1), now=WEDNESDAY) == timedelta(hours=1)
