@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from kombu.utils.functional import LRUCache
@@ -355,10 +355,15 @@ class Backend(Codec, Outcomes, Chords):
             state,
             traceback=traceback,
             children=self.current_task_children(request) if children is None else children,
-            date_done=self.app.now().isoformat() if state in states.READY_STATES else None,
+            date_done=self._moment().isoformat() if state in states.READY_STATES else None,
             request=request,
             extended=self.app.conf.result_extended,
         )
+
+    def _moment(self) -> datetime:
+        """Return when that happened which is to be stored: now, or, if the store was away, a while ago."""
+        owed: Owed | None = getattr(self._owing, "owed", None)
+        return owed.as_of if owed is not None and owed.as_of is not None else self.app.now()
 
     # -- groups
 

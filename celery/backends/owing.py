@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from time import monotonic
 from typing import Any
 
@@ -57,7 +58,9 @@ class Owed:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._records: deque[tuple[Callable[[], Any], int]] = deque()
+        self._records: deque[tuple[Callable[[], Any], int, datetime]] = deque()
+        #: When that was to be stored which is stored just now, if it had to wait.
+        self.as_of: datetime | None = None
         self._bytes = 0
         self._absence = Absence()
         self._settling = threading.RLock()
@@ -79,7 +82,7 @@ class Owed:
         if len(self._records) >= OWED_MAX or self._bytes >= OWED_BYTES_MAX:
             self.flush()
         bytes_ = size()
-        self._records.append((write, bytes_))
+        self._records.append((write, bytes_, self._backend.app.now()))
         self._bytes += bytes_
 
     def flush(self) -> None:
@@ -113,7 +116,7 @@ class Owed:
         """Write what is owed; return the errors of what was refused, which is given up."""
         refused: list[Exception] = []
         while self._records:
-            write, size = self._records[0]
+            write, size, self.as_of = self._records[0]
             began = monotonic()
             try:
                 write()
@@ -122,6 +125,8 @@ class Owed:
                     self._note(error, began)
                     raise _Away(error) from error
                 refused.append(error)
+            finally:
+                self.as_of = None
             self._records.popleft()
             self._bytes -= size
         if self._absence.trouble is not None:

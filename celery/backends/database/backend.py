@@ -24,7 +24,7 @@ from celery import states
 from celery.backends.backend import first_line, may_come_late, outlasts, seconds_left
 from celery.backends.base import BaseBackend
 from celery.backends.database.deadline import deadlines
-from celery.backends.database.models import Task, TaskExtended, TaskSet, utc_now
+from celery.backends.database.models import Task, TaskExtended, TaskSet, in_utc, utc_now
 from celery.backends.database.session import SessionManager
 from celery.exceptions import BackendStoreError, ImproperlyConfigured
 from celery.result import result_from_tuple
@@ -193,7 +193,7 @@ class DatabaseBackend(BaseBackend):
         row.status = meta["status"]
         row.traceback = meta["traceback"]
         row.children = self._packed(meta["children"]) if meta["children"] else None
-        row.date_done = utc_now() if meta["status"] in states.READY_STATES else None
+        row.date_done = in_utc(self._moment()) if meta["status"] in states.READY_STATES else None
         if not self.extended_result or request is None:
             return
         for name in ("name", "worker", "retries", "queue"):

@@ -16,7 +16,12 @@ __all__ = ("Task", "TaskExtended", "TaskSet")
 
 def utc_now() -> datetime:
     """Return the time in UTC, without saying so: the column has no time zone."""
-    return datetime.now(timezone.utc).replace(tzinfo=None)
+    return in_utc(datetime.now(timezone.utc))
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return an aware time as the column wants it."""
+    return moment.astimezone(timezone.utc).replace(tzinfo=None)
 
 
 class _Named:

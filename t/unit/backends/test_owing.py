@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from datetime import datetime, timedelta
 
 import pytest
 from kombu.exceptions import EncodeError
@@ -126,3 +127,16 @@ def test_a_value_that_cannot_be_stored_fails_its_task_also_while_the_store_is_aw
     store.succeed("a")
     with pytest.raises(EncodeError):
         store.store_result("b", object(), "SUCCESS")
+
+
+def test_what_was_owed_was_done_when_the_task_ended(store, monkeypatch):
+    store.trouble = FULL
+    ended = store.app.now()
+    store.succeed("a")
+    store.trouble = None
+    monkeypatch.setattr(store.app, "now", lambda: ended + timedelta(hours=1))
+    store.flush()
+    store.succeed("b")
+    done = {name: datetime.fromisoformat(store.get_task_meta(name)["date_done"]) for name in "ab"}
+    assert done["a"] - ended < timedelta(minutes=1)
+    assert done["b"] - ended == timedelta(hours=1)
