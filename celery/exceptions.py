@@ -45,6 +45,7 @@ __all__ = (
     # core
     "CeleryError",
     "ImproperlyConfigured",
+    "InvalidRate",
     "SecurityError",
     "OperationalError",
     # what a task body may raise
@@ -173,6 +174,13 @@ class CeleryError(Exception):
 
 class ImproperlyConfigured(CeleryError):
     """A setting is wrong, or one that is needed is not there."""
+
+
+class InvalidRate(ValueError, KeyError):
+    """A rate has a unit that is none, or no number."""
+
+    # Upstream: a `KeyError` for the unit, a `ValueError` for the number
+    __str__ = ValueError.__str__  # that of a `KeyError` is quoted
 
 
 class SecurityError(CeleryError):

@@ -10,6 +10,8 @@ from datetime import timezone as _fixed
 from functools import cached_property
 from typing import Any
 
+from celery.exceptions import InvalidRate
+
 from .text import pluralize
 
 __all__ = (
@@ -331,13 +333,23 @@ def get_exponential_backoff_interval(factor: float, retries: int, maximum: float
 
 
 def rate(r: Any) -> float:
-    """Return times a second for ``"10/s"``, ``"100/m"``, ``"3/h"`` or a number; nothing is zero."""
+    """Return times a second for ``"10/s"``, ``"100/m"``, ``"3/h"`` or a number; nothing is zero.
+
+    Raises:
+        InvalidRate: the text is none of these.
+    """
     if not r:
         return 0
     if not isinstance(r, str):
         return r  # type: ignore[no-any-return]
     ops, _, modifier = r.partition("/")
-    return RATE_MODIFIER_MAP[modifier or "s"](float(ops)) or 0
+    try:
+        times_a_second, number = RATE_MODIFIER_MAP[modifier or "s"], float(ops)
+    except KeyError:
+        raise InvalidRate(f"{r!r} has the unit {modifier!r}, which is none of s, m and h, as in 10/m") from None
+    except ValueError:
+        raise InvalidRate(f"{r!r} does not begin with a number, as 10/s, 10/m and 10/h do") from None
+    return times_a_second(number) or 0
 
 
 def weekday(name: str) -> int:

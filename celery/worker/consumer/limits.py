@@ -7,6 +7,7 @@ from typing import Any
 
 from kombu.utils.limits import TokenBucket
 
+from celery.exceptions import ImproperlyConfigured, InvalidRate
 from celery.utils.time import rate
 from celery.worker import state
 
@@ -25,7 +26,15 @@ class RateLimits:
         self._turn = 0
 
     def bucket_for(self, task: Any) -> TokenBucket | None:
-        limit = rate(getattr(task, "rate_limit", None))
+        """Return a bucket for the task's ``rate_limit``, ``None`` if it has none.
+
+        Raises:
+            ImproperlyConfigured: it is no rate; the text names the task.
+        """
+        try:
+            limit = rate(getattr(task, "rate_limit", None))
+        except InvalidRate as error:
+            raise ImproperlyConfigured(f"The `rate_limit` of task {task.name} is no rate: {error}.") from error
         return TokenBucket(limit, capacity=1) if limit else None
 
     def reset(self) -> None:

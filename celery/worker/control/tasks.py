@@ -8,6 +8,7 @@ from typing import Any
 from billiard.common import TERM_SIGNAME
 
 from celery.backends.base import DisabledBackend
+from celery.exceptions import InvalidRate
 from celery.platforms import signals as platform_signals
 from celery.utils.functional import maybe_list
 from celery.utils.log import get_logger
@@ -229,8 +230,9 @@ def rate_limit(state: Any, task_name: str, rate_limit: Any, **kwargs: Any) -> di
     """Change how often tasks of one name may start here; 0 for no limit."""
     try:
         rate(rate_limit)
-    except ValueError as exc:
-        return nok(f"Invalid rate limit string: {exc!r}")
+    except InvalidRate as exc:
+        logger.error("Rate limit attempt for task %s: %s", task_name, exc)
+        return nok(f"Invalid rate limit string: {exc}")
     task = state.app.tasks.get(task_name)
     if task is None:
         logger.error("Rate limit attempt for unknown task %s", task_name)

@@ -51,10 +51,17 @@ def test_rates_are_times_a_second(text, times_a_second):
     assert rate(text) == pytest.approx(times_a_second)
 
 
-@pytest.mark.parametrize("text", ["x", "10/x"])
-def test_bad_rates_are_refused(text):
-    with pytest.raises((ValueError, KeyError)):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x", "^'x' does not begin with a number, as 10/s, 10/m and 10/h do$"),
+        ("99/q", "^'99/q' has the unit 'q', which is none of s, m and h, as in 10/m$"),
+    ],
+)
+def test_bad_rates_are_refused_by_name(text, reason):
+    with pytest.raises(ValueError, match=reason) as refusal:
         rate(text)
+    assert isinstance(refusal.value, KeyError)
 
 
 @pytest.mark.parametrize(

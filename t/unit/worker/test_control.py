@@ -219,6 +219,13 @@ def test_rate_limit(ask, app, add):
     assert "Invalid rate limit" in ask("rate_limit", task_name="add", rate_limit="bad")["error"]
 
 
+def test_a_rate_limit_of_an_unknown_unit_is_named(ask, app, add, caplog):
+    reason = "'99/q' has the unit 'q', which is none of s, m and h, as in 10/m"
+    assert ask("rate_limit", task_name="add", rate_limit="99/q") == {"error": f"Invalid rate limit string: {reason}"}
+    assert app.tasks["add"].rate_limit is None
+    assert f"Rate limit attempt for task add: {reason}" in caplog.text  # nobody may wait for the answer
+
+
 def test_time_limit(ask, app, add):
     assert ask("time_limit", task_name="add", soft=5, hard=10) == {"ok": "time limits set successfully"}
     assert (app.tasks["add"].soft_time_limit, app.tasks["add"].time_limit) == (5, 10)

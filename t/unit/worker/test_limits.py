@@ -6,6 +6,7 @@ import pytest
 from kombu.asynchronous.timer import Timer
 from kombu.utils import limits as kombu_limits
 
+from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 from celery.worker.consumer.limits import RateLimits
 
@@ -103,3 +104,9 @@ def test_tasks_without_limit_have_no_bucket(house):
     assert house.limits.bucket_for(SimpleNamespace(rate_limit=None)) is None
     assert house.limits.bucket_for(SimpleNamespace()) is None
     assert house.limits.buckets["unknown"] is None
+
+
+def test_a_task_whose_limit_is_no_rate_is_named(house):
+    house.app.tasks["t"] = SimpleNamespace(name="proj.t", rate_limit="99/q")
+    with pytest.raises(ImproperlyConfigured, match=r"task proj\.t is no rate: '99/q' has the unit 'q'"):
+        house.limits.reset()
