@@ -14,6 +14,7 @@ from kombu.serialization import loads as loads_body
 from kombu.utils.objects import cached_property
 
 from celery._state import current_app
+from celery.app.context import ignores_result
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError
 from celery.utils.functional import noop
@@ -293,7 +294,7 @@ class Accepted:
     @property
     def store_errors(self) -> bool:
         """Whether a failure of this request is to be stored."""
-        if self.task.ignore_result or self.ignore_result:
+        if ignores_result(self.task, self._request_dict):
             return bool(self.task.store_errors_even_if_ignored)
         return True
 

@@ -181,7 +181,8 @@ class Answered(Accepted):
         self.send_event("task-cancelled")
         reason = "cancelled by Celery"
         retry = Retry(message=reason)
-        self._store("mark_as_retry", retry)
+        if self.store_errors:
+            self._store("mark_as_retry", retry)
         if emit_retry:
             self.task.on_retry(retry, self.id, self.args, self.kwargs, None)
             signals.task_retry.send(sender=self.task, request=self._context, reason=retry, einfo=None)

@@ -13,6 +13,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.encoding import safe_repr
 
 from celery import signals
+from celery.app.context import ignores_result
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError, NotRegistered, WorkerLostError
 from celery.protocol.task import Unreadable, is_v2, parse, parse_headers
@@ -277,7 +278,7 @@ class Receiver:
         # Errbacks and bodies that it names would be sent, and signed, by us.
         if admission is None or admission.vouches_for(message):
             request = _context(message, None)
-            is_wanted = not (task.ignore_result or request.ignore_result) or task.store_errors_even_if_ignored
+            is_wanted = not ignores_result(task, request.__dict__) or task.store_errors_even_if_ignored
             task.backend.mark_as_lost(request.id, WorkerLostError(reason), request, store_result=is_wanted)
         if done is not None:
             done()
