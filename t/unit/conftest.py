@@ -54,6 +54,16 @@ def _own_shared_tasks():
 
 
 @pytest.fixture(autouse=True)
+def _own_current_app():
+    """Leave the current app as it was: shared tasks are looked up in it, and one that is closed gets no new ones."""
+    from celery import _state
+
+    before = _state._tls.current_app, _state.default_app
+    yield
+    _state._tls.current_app, _state.default_app = before
+
+
+@pytest.fixture(autouse=True)
 def _empty_memory():
     """Forget what a test left in kombu's in-memory transport and in our store; both belong to the whole process."""
     yield

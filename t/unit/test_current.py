@@ -13,9 +13,7 @@ from celery import _state
 
 @pytest.fixture(autouse=True)
 def clean_state():
-    before = _state._tls.current_app, _state.default_app
     yield
-    _state._tls.current_app, _state.default_app = before
     _state._task_stack.__release_local__()
 
 

@@ -188,6 +188,7 @@ def recorders():
                 other.close()
             found.clear()
             found[table] = programs.Recorder(**conf)
+        found[table].app.set_current()  # the test that made it may be another
         return found[table]
 
     yield recorder
