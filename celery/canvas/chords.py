@@ -11,7 +11,7 @@ from celery.canvas.circles import circles_told
 from celery.canvas.groups import group, part_count
 from celery.canvas.options import merged, stamped
 from celery.canvas.signatures import Signature, as_signature, check_members, maybe_signature
-from celery.result import allow_join_result
+from celery.result import ResultSet, allow_join_result
 from celery.utils.failpoints import is_active
 from celery.utils.text import remove_repeating_from_task
 
@@ -221,6 +221,8 @@ class _chord(Signature):
             options["countdown"] = header_delay
 
         def announce(members: Any) -> None:
+            if not _is_awaited(members):
+                return
             app.backend.apply_chord(
                 (members.id, members.results), body, interval=interval, countdown=countdown, max_retries=max_retries
             )
@@ -228,7 +230,10 @@ class _chord(Signature):
         own = options.pop("add_to_parent", True)
         producer = options.pop("producer", None)
         call = {"root_id": None, **options, "task_id": group_id, "chord": body}
-        set_parent(result, header._start(app, partial_args, kwargs, own, producer, call, announce))
+        members = header._start(app, partial_args, kwargs, own, producer, call, announce)
+        if not _is_awaited(members):  # all of them are chords whose bodies are empty groups: nobody will tell
+            body.apply_async(([[] for _ in members.results],), **_sending(options))
+        set_parent(result, members)
         return result
 
     @staticmethod
@@ -402,6 +407,11 @@ def _grouped(header: Any) -> list[Any]:
 
 def _body_from(body: Any, app: Any) -> Any:
     return None if body is None else as_signature(body, app, "The body of the chord")
+
+
+def _is_awaited(result: Any) -> bool:
+    """Whether ``result`` is that of a task, or of a group that holds one somewhere."""
+    return any(map(_is_awaited, result.results)) if isinstance(result, ResultSet) else True
 
 
 def _sending(options: dict[str, Any]) -> dict[str, Any]:

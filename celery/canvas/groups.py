@@ -219,8 +219,9 @@ class group(Signature):
     ) -> None:
         bodies = [member["options"].get("chord") or chord for member in members]
         if any(body is not None for body in bodies):
-            # the size must be known before the first member ends
-            app.backend.set_chord_size(group_id, sum(map(part_count, members)))
+            size = sum(map(part_count, members))
+            if size:  # it must be known before the first member ends
+                app.backend.set_chord_size(group_id, size)
         if producer is not None:
             options["producer"] = producer
         with nullcontext() if producer is not None else batch_of(app):

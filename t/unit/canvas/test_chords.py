@@ -46,6 +46,20 @@ def test_the_body_of_a_header_without_a_task_is_sent_at_once(app, sent, header):
     assert [(headers["task"], body[0]) for headers, body in sent] == [("tsum", ([],))]
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_body_of_a_header_that_gives_nothing_is_sent_with_a_list_for_each_member(app, sent, store, depth):
+    body = group()
+    for _ in range(depth):
+        body = chord([app.add.s(1, 2)], body, app=app)
+    result = chord([body, chain(app.add.s(3, 4), body)], app.tsum.s(), app=app).apply_async()
+
+    assert [(headers["task"], body[0]) for headers, body in sent if headers["task"] == "tsum"] == [
+        ("tsum", ([[], []],))
+    ]
+    assert [len(member.results) for member in result.parent.results] == [0, 0]
+    assert not any(result.parent.id in entry for entry in store)
+
+
 def test_members_of_every_kind_get_the_arguments_of_the_call(app, sent):
     members = [app.add.s(), chain(app.add.s(), app.add.s(1)), chord([app.add.s()], app.tsum.s(), app=app)]
     group(members, app=app).apply_async((1,), {"y": 2})
