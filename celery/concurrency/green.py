@@ -21,7 +21,7 @@ from kombu.asynchronous import timer as kombu_timer
 
 from celery import platforms
 from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, raised, tell
-from celery.concurrency.guard import Abandoned, Watch, user_code
+from celery.concurrency.guard import Abandoned, SoftlyTerminated, Watch, user_code
 from celery.concurrency.mailbox import Mailbox
 from celery.concurrency.owing import OWING_SECONDS, owes
 from celery.concurrency.stall import GRACE_SECONDS, StallAlarm
@@ -302,7 +302,7 @@ class GreenPool(JobPool):
             return False
         signum = int(platforms.signals.signum(signal or TERM_SIGNAME))
         if signum == SOFT_SIGNAL:
-            self._interrupt(flight, SoftTimeLimitExceeded)
+            self._interrupt(flight, SoftlyTerminated)
         else:
             self._abandon(flight, Terminated(signum))
         return True

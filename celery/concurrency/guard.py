@@ -13,10 +13,24 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from celery.utils.failpoints import is_active
 
-__all__ = ("Abandoned", "ThreadWatch", "UserCode", "Watch", "limited", "raise_in_thread", "take_back", "user_code")
+__all__ = (
+    "Abandoned",
+    "SoftlyTerminated",
+    "ThreadWatch",
+    "UserCode",
+    "Watch",
+    "limited",
+    "raise_in_thread",
+    "take_back",
+    "user_code",
+)
 
 #: Whether a test of the tests has switched this protection off.
 _HAS_NO_LIMITS = is_active("unprotect.limits")
+
+
+class SoftlyTerminated(SoftTimeLimitExceeded):
+    """Raised in a task that is terminated by SIGUSR1: it may clean up as at a soft limit, and is revoked."""
 
 
 class Abandoned(BaseException):
@@ -77,13 +91,13 @@ class Watch:
 
     def _raise(self, error: type[BaseException]) -> None:
         self._due = None
-        self.was_soft_raised |= error is SoftTimeLimitExceeded
+        self.was_soft_raised |= issubclass(error, SoftTimeLimitExceeded)
         self._throw(error)
 
     def _raise_due(self) -> None:
         error, self._due = self._due, None
         if error is not None:
-            self.was_soft_raised |= error is SoftTimeLimitExceeded
+            self.was_soft_raised |= issubclass(error, SoftTimeLimitExceeded)
             raise error
 
     def _judge(self, has_returned: bool) -> None:
@@ -221,11 +235,12 @@ def raise_in_thread(thread_id: int, error: type[BaseException]) -> None:
 class _Marks:
     """What is known of the present job, where there is one at a time."""
 
-    __slots__ = ("announce", "depth", "watch")
+    __slots__ = ("announce", "depth", "error", "watch")
 
     def __init__(self) -> None:
         self.depth = 0
         self.announce: Callable[[], None] | None = None
+        self.error: type[SoftTimeLimitExceeded] = SoftTimeLimitExceeded
         self.watch: Watch | None = None
 
 
@@ -248,6 +263,7 @@ class UserCode:
         class Marks(threading.local):
             depth = 0
             announce: Callable[[], None] | None = None
+            error: type[SoftTimeLimitExceeded] = SoftTimeLimitExceeded
             watch: Watch | None = None
 
         self._marks = Marks()
@@ -259,7 +275,7 @@ class UserCode:
         if announce is not None:
             marks.announce = None
             announce()
-            raise SoftTimeLimitExceeded()
+            raise marks.error()
         marks.depth += 1
         if marks.watch is not None and marks.depth == 1:
             marks.watch.open()
@@ -279,8 +295,10 @@ class UserCode:
         marks.announce = None
         marks.watch = watch
 
-    def interrupt(self, announce: Callable[[], None]) -> None:
-        """Raise `SoftTimeLimitExceeded` if user code runs, else in the next `enter` of this job.
+    def interrupt(
+        self, announce: Callable[[], None], error: type[SoftTimeLimitExceeded] = SoftTimeLimitExceeded
+    ) -> None:
+        """Raise ``error`` if user code runs, else in the next `enter` of this job.
 
         ``announce`` is called just before it is raised.  This is for signal handlers of a child process: they run
         between two byte codes of the main thread, which is the one that runs the job.
@@ -288,8 +306,8 @@ class UserCode:
         marks = self._marks
         if marks.depth > 0:
             announce()
-            raise SoftTimeLimitExceeded()
-        marks.announce = announce
+            raise error()
+        marks.announce, marks.error = announce, error
 
 
 user_code = UserCode()

@@ -23,12 +23,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAME
-from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 
 from celery import platforms
 from celery.concurrency.agenda import Agenda
 from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, frame_of, raised, tell
-from celery.concurrency.guard import Abandoned, ThreadWatch, limited, user_code
+from celery.concurrency.guard import Abandoned, SoftlyTerminated, ThreadWatch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
 from celery.concurrency.threads.limits import Limits
 from celery.concurrency.threads.seat import NOTHING, Flight, Seat, drain
@@ -240,7 +240,7 @@ class TaskPool(JobPool):
             return False
         signum = int(platforms.signals.signum(signal or TERM_SIGNAME))
         if signum == SOFT_SIGNAL:
-            flight.watch.interrupt(SoftTimeLimitExceeded)
+            flight.watch.interrupt(SoftlyTerminated)
         else:
             self._abandon(flight, flight.job.on_lost, raised(Terminated(signum)))
         return True

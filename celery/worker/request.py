@@ -24,6 +24,7 @@ from celery._state import current_app
 from celery.app import trace as tracing
 from celery.app.trace import child
 from celery.concurrency.base import bare_exception, exception_info
+from celery.concurrency.guard import SoftlyTerminated
 from celery.exceptions import (
     Ignore,
     Reject,
@@ -309,7 +310,7 @@ class Request(Answered):
             pass  # it has not failed yet
         elif return_ok:
             self._answer_failure()
-            if send_failed_event:
+            if send_failed_event and not (self._already_revoked and isinstance(exc, SoftlyTerminated)):
                 self._send_failed(exc_info)
         else:
             self.fail(exc_info)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from celery.concurrency.guard import user_code
+from celery.concurrency.guard import SoftlyTerminated, user_code
 
 
 def spin(seconds: str) -> None:
@@ -117,7 +117,7 @@ COMMANDS: dict[str, Callable[[str], object]] = {
 
 
 class Runner:
-    """Answers with what a command returns, with ``soft`` where it was interrupted, with the error's name otherwise."""
+    """Answers with what a command returns, with ``soft`` or ``softly terminated`` where it was interrupted, with the error's name otherwise."""
 
     def __init__(self) -> None:
         self.flushes = 0
@@ -129,6 +129,8 @@ class Runner:
         try:
             with user_code:
                 answer = COMMANDS[command](argument)
+        except SoftlyTerminated:
+            return b"softly terminated"
         except SoftTimeLimitExceeded:
             return b"soft"
         except Exception as error:

@@ -598,7 +598,7 @@ def test_a_running_thread_can_be_terminated(build):
     house.until(lambda: stuck.has_ended and soft.has_ended)
 
     assert isinstance(stuck.told[-1][1], Terminated)
-    assert soft.answer == "soft"
+    assert soft.answer == "softly terminated"
 
 
 def test_a_call_in_a_thread_has_limits(build):
@@ -790,7 +790,10 @@ def test_terminating_by_sigusr1_raises_the_soft_limit(forks):
     house.pool.terminate_job(job.pid, signal.SIGUSR1)
     house.until(lambda: job.has_ended)
 
-    assert job.answer == "soft"
+    assert job.answer == "softly terminated"
+    limited = Job("sleep 30", soft=0.1)  # it is no business of the next one in this process
+    house.run(limited)
+    assert limited.answer == "soft"
 
 
 def test_there_is_nothing_to_terminate_in_an_unknown_process(forks):

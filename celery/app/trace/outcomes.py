@@ -11,8 +11,9 @@ from celery import signals
 from celery.app.context import ignores_result
 from celery.app.trace.reports import log_error, log_retry
 from celery.concurrency.base import exception_info
-from celery.exceptions import Reject, Retry
-from celery.states import FAILURE, RETRY
+from celery.concurrency.guard import SoftlyTerminated
+from celery.exceptions import Reject, Retry, TaskRevokedError
+from celery.states import FAILURE, RETRY, REVOKED
 from celery.utils.serialization import get_pickleable_etype, get_pickleable_exception
 
 if TYPE_CHECKING:
@@ -88,15 +89,17 @@ class TraceInfo:
     def handle_failure(
         self, task: Task, req: Context, store_errors: bool = True, call_errbacks: bool = True
     ) -> ExceptionInfo:
-        """Store the state FAILURE, call the error callbacks, and tell of it."""
+        """Store the state FAILURE, or REVOKED if it was terminated, call the error callbacks, and tell of it."""
         original = self.retval
         where = original.__traceback__
         einfo = exception_info(original)
         exc = einfo.exception = get_pickleable_exception(original)
         einfo.type = get_pickleable_etype(type(original))
-        task.backend.mark_as_failure(
-            req.id, exc, einfo.traceback, request=req, store_result=store_errors, call_errbacks=call_errbacks
-        )
+        told = {"request": req, "store_result": store_errors, "call_errbacks": call_errbacks}
+        if isinstance(original, SoftlyTerminated):  # the worker stores this, too, before or after
+            task.backend.mark_as_failure(req.id, TaskRevokedError("terminated"), None, state=REVOKED, **told)
+        else:
+            task.backend.mark_as_failure(req.id, exc, einfo.traceback, **told)
         task.on_failure(exc, req.id, req.args, req.kwargs, einfo)
         _send_failure(task, req, exc, where, einfo)
         log_error(task, req, einfo)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from billiard.process import current_process
 from kombu.asynchronous import get_event_loop, set_event_loop
 
-from celery.concurrency.guard import user_code
+from celery.concurrency.guard import SoftlyTerminated, user_code
 from celery.concurrency.owing import OWING_SECONDS, owes, pay_before_leaving
 from celery.concurrency.processes.calls import run_call
 from celery.concurrency.processes.frames import (
@@ -40,6 +40,7 @@ from celery.concurrency.processes.page import (
     RUNNING,
     SOFT_RAISED,
     SOFT_TARGET,
+    SOFT_TERMINATED,
     STARTED_AT,
     STOPPING,
     TERMINATED_BY,
@@ -346,7 +347,11 @@ class Service:
         counters = self.page.counters
         number = counters[RUNNING]
         if counters[SOFT_TARGET] == number and counters[DONE] < number and counters[SOFT_RAISED] != number:
-            user_code.interrupt(partial(counters.__setitem__, SOFT_RAISED, number))
+            announce = partial(counters.__setitem__, SOFT_RAISED, number)
+            if counters[SOFT_TERMINATED] == number:
+                user_code.interrupt(announce, SoftlyTerminated)
+            else:
+                user_code.interrupt(announce)
 
     def _on_leave_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.page.counters[TERMINATED_BY] == signum:

@@ -12,7 +12,15 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from celery.concurrency.processes.child import Child
-from celery.concurrency.processes.page import DONE, RUNNING, SOFT_RAISED, SOFT_TARGET, STARTED_AT, TERMINATED_BY
+from celery.concurrency.processes.page import (
+    DONE,
+    RUNNING,
+    SOFT_RAISED,
+    SOFT_TARGET,
+    SOFT_TERMINATED,
+    STARTED_AT,
+    TERMINATED_BY,
+)
 from celery.utils.failpoints import is_active
 
 if TYPE_CHECKING:
@@ -112,6 +120,7 @@ class Limits:
             return False
         if signum == signal.SIGUSR1:
             if child.page.counters[DONE] < number != child.page.counters[SOFT_RAISED]:
+                child.page.counters[SOFT_TERMINATED] = number
                 self.raise_soft(child, number)
                 return True
             return False

@@ -22,6 +22,7 @@ __all__ = (
     "RUNNING",
     "SOFT_RAISED",
     "SOFT_TARGET",
+    "SOFT_TERMINATED",
     "STARTED_AT",
     "STOPPING",
     "TERMINATED_BY",
@@ -34,7 +35,7 @@ __all__ = (
 CLAIMED, RUNNING, DONE, SOFT_RAISED, STARTED_AT, OWING = range(6)
 
 #: Written by the parent, on another cache line.
-WITHDRAWN, SOFT_TARGET, TERMINATED_BY, STOPPING = range(16, 20)
+WITHDRAWN, SOFT_TARGET, SOFT_TERMINATED, TERMINATED_BY, STOPPING = range(16, 21)
 
 SIZE = mmap.PAGESIZE
 

@@ -244,7 +244,7 @@ def test_tasks_with_a_stamp_are_revoked_and_terminated(cluster, tmp_path):
     assert cluster.app.AsyncResult(task_id).state == "REVOKED"
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "KILL", "SIGUSR2"])
+@pytest.mark.parametrize("name", ["SIGTERM", "KILL", "SIGUSR1", "SIGUSR2"])
 def test_a_running_task_is_terminated_by_the_signal_and_its_neighbour_goes_on(cluster, tmp_path, name):
     marks = [tmp_path / "0", tmp_path / "1"]
     neighbour = cluster.app.send_task("sleeper", (1.5, str(marks[0])))
@@ -258,6 +258,7 @@ def test_a_running_task_is_terminated_by_the_signal_and_its_neighbour_goes_on(cl
     log = (cluster.directory / "w1@here.log").read_text()
     assert f"Terminating {doomed.id} (Signals.{number.name})" in log or f"Terminating {doomed.id} ({number:d})" in log
     wait_until(lambda: neighbour.state == "SUCCESS")
+    assert cluster.app.AsyncResult(doomed.id).state == "REVOKED"  # still: nothing came after it
     assert cluster.ask("ping") == {"ok": "pong"}
 
 

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from celery.concurrency.guard import Abandoned, ThreadWatch, UserCode, Watch, take_back
+from celery.concurrency.guard import Abandoned, SoftlyTerminated, ThreadWatch, UserCode, Watch, take_back
 
 
 def test_user_code_is_interrupted():
@@ -28,6 +28,15 @@ def test_an_interrupt_before_user_code_strikes_at_its_beginning():
         pytest.fail("was entered")
 
     assert announced == [True]
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_an_interrupt_may_say_that_the_task_is_terminated(is_early):
+    user_code = UserCode()
+    if is_early:
+        user_code.interrupt(lambda: None, SoftlyTerminated)
+    with pytest.raises(SoftlyTerminated), user_code:
+        user_code.interrupt(lambda: None, SoftlyTerminated)
 
 
 def test_an_interrupt_after_user_code_does_not_reach_the_next_job():

@@ -11,6 +11,7 @@ from billiard.exceptions import Terminated
 from celery import Celery, states
 from celery.app.trace import child
 from celery.concurrency.base import exception_info
+from celery.concurrency.guard import SoftlyTerminated
 from celery.exceptions import InvalidTaskError, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request, create_request_cls
@@ -302,6 +303,17 @@ def test_terminate_aims_at_the_request_where_the_pool_takes_jobs(make):
     assert aimed == [over, running]
     assert "task-revoked" not in types(over)
     assert types(running)[-1] == "task-revoked"
+
+
+def test_a_task_that_is_terminated_softly_is_told_as_revoked_and_not_as_failed(make):
+    request = make()
+    request.on_started(42, time.monotonic())
+    request.terminate(SimpleNamespace(terminate_job=lambda pid, signum: True), "SIGUSR1")
+    request.on_success((1, exception_info(SoftlyTerminated()), 0.1))
+
+    assert types(request)[-1] == "task-revoked"
+    assert "task-failed" not in types(request)
+    assert request.said == ["ack"]
 
 
 def test_terminate_waits_for_the_start(make):

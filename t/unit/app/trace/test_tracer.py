@@ -10,7 +10,8 @@ from kombu.exceptions import OperationalError
 
 from celery import Celery, Task, signals, states
 from celery.app import trace
-from celery.exceptions import Ignore, Reject, Retry
+from celery.concurrency.guard import SoftlyTerminated
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TaskRevokedError
 
 ID = "id-1"
 
@@ -426,3 +427,25 @@ def test_a_type_error_of_the_task_itself_does_not(app):
     result = run(add, 1, "1", request={"origin": "gen42@web1"})
 
     assert "gen42" not in str(result.retval.exception)
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_a_task_that_is_terminated_softly_is_revoked_whoever_stores_it_first(app, heard, is_told_first):
+    """The worker stores it, too, when it sends the signal; the task's process is faster or slower."""
+
+    @app.task
+    def long():
+        raise SoftlyTerminated
+
+    if is_told_first:
+        app.backend.mark_as_revoked(ID, "terminated")
+    outcome = run(long)
+    if not is_told_first:
+        app.backend.mark_as_revoked(ID, "terminated")
+    meta = app.backend.get_task_meta(ID)
+
+    assert meta["status"] == states.REVOKED
+    assert isinstance(meta["result"], TaskRevokedError)
+    assert str(meta["result"]) == "terminated"
+    assert outcome.info.state == states.FAILURE
+    assert isinstance(heard["task_failure"]["exception"], SoftTimeLimitExceeded)
