@@ -33,7 +33,7 @@ LINT = [
 QUICK = ("lint", "unit", "typing")
 
 #: Stages with servers and processes; a lane is a sequence, the lanes run side by side.
-LANES = (("contracts", "cli", "integration", "ecosystem", "docs"), ("interop", "faults"))
+LANES = (("contracts", "cli", "integration", "ecosystem", "docs", "interop"), ("faults",))
 
 STAGES = (*QUICK, *(stage for lane in LANES for stage in lane))
 
