@@ -16,6 +16,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExce
 from kombu.asynchronous import Hub
 
 from celery.concurrency import get_implementation
+from celery.concurrency.processes import roster
 from celery.concurrency.processes.page import RUNNING
 
 POOLS = {
@@ -909,6 +910,22 @@ def test_the_pool_grows_and_shrinks(prefork):
     house.run(Job())
     with pytest.raises(ValueError, match="a pool needs one"):
         house.pool.shrink(1)
+
+
+def test_a_process_that_keeps_results_outlasts_a_shrink_and_not_the_pool(forks, monkeypatch):
+    monkeypatch.setattr(roster, "EXIT_SECONDS", 0.2)
+    house = forks(2, runner=pool_runner.OwingRunner).ready()
+    house.run(Job())
+    owing = house.pids
+    house.pool.shrink(1)
+    house.turn(1)
+    assert house.pids == owing
+
+    began = time.monotonic()
+    house.pool.stop()
+    house.is_open = False
+    assert time.monotonic() - began < 5
+    assert not any(is_alive(pid) for pid in owing)
 
 
 def test_shrinking_disturbs_no_running_job(forks):

@@ -199,7 +199,7 @@ class Roster:
     def _end_overdue(self, child: Child) -> None:
         if child.pid not in self.children:
             return
-        if child.page.counters[OWING]:
+        if child.page.counters[OWING] and not self.is_closing:
             self._expect_exit(child)
         else:
             child.kill()
