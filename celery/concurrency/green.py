@@ -23,7 +23,7 @@ from celery import platforms
 from celery.concurrency.base import JobPool, PoolTraits, apply_target, exception_info, raised, tell
 from celery.concurrency.guard import Abandoned, SoftlyTerminated, Watch, user_code
 from celery.concurrency.mailbox import Mailbox
-from celery.concurrency.owing import OWING_SECONDS, owes
+from celery.concurrency.owing import Payer
 from celery.concurrency.stall import GRACE_SECONDS, StallAlarm
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import get_logger
@@ -132,7 +132,7 @@ class GreenPool(JobPool):
         self._flights: dict[int, Flight] = {}
         self._by_job: dict[Job, Flight] = {}
         self._runners: list[Any] = []
-        self._pays_later = False
+        self._payer = Payer(self.spawn_after)
 
     # -- what a subclass fills in
 
@@ -191,7 +191,7 @@ class GreenPool(JobPool):
 
         def run() -> bytes:
             answer: bytes = runner.run(frame)
-            self._pay(runner)
+            self._payer.pay(runner)
             return answer
 
         def end(has_returned: bool, value: Any) -> None:
@@ -217,20 +217,6 @@ class GreenPool(JobPool):
         if hasattr(runner, "share_debts"):
             runner.share_debts()
         return runner
-
-    def _pay(self, runner: Any) -> None:
-        """See to it that results are stored: now, or from time to time until their store is back.
-
-        All runners owe together, so one of them is enough for that.
-        """
-        runner.flush()
-        if owes(runner) and not self._pays_later:
-            self._pays_later = True
-            self.spawn_after(OWING_SECONDS, self._pay_again, runner)
-
-    def _pay_again(self, runner: Any) -> None:
-        self._pays_later = False
-        self._pay(runner)
 
     def _launch(self, flight: Flight) -> None:
         flight.greenlet = self.spawn(self._fly, flight)

@@ -25,7 +25,7 @@ from celery import signals
 from celery.concurrency.base import WORKER_EXITS, JobPool, PoolTraits, apply_target, exception_info, frame_of, tell
 from celery.concurrency.guard import Abandoned, ThreadWatch, Watch, limited, user_code
 from celery.concurrency.mailbox import Mailbox
-from celery.concurrency.owing import OWING_SECONDS, owes, pay_before_leaving
+from celery.concurrency.owing import Payer, pay_before_leaving
 from celery.concurrency.stall import StallAlarm
 from celery.utils.log import get_logger
 
@@ -65,7 +65,7 @@ class TaskPool(JobPool):
         self._alarm = StallAlarm(ends=True)
         self._is_running = False
         self._has_turn = False
-        self._pays_later = False
+        self._payer = Payer(self._call_later)
 
     def on_start(self) -> None:
         if not _is_main_thread():
@@ -133,21 +133,13 @@ class TaskPool(JobPool):
             return
         self._tell_soft_limit(job, watch)
         if not self._backlog:
-            self._pay()
+            self._payer.pay(self._runner)
         tell(job.on_finished, answer)
 
-    def _pay(self) -> None:
-        """See to it that results are stored: now, or from time to time until their store is back."""
-        self._runner.flush()
-        if owes(self._runner) and not self._pays_later:
-            self._pays_later = True
-            timer = threading.Timer(OWING_SECONDS, self._mailbox.put, (self._pay_again,))
-            timer.daemon = True
-            timer.start()
-
-    def _pay_again(self) -> None:
-        self._pays_later = False
-        self._pay()
+    def _call_later(self, seconds: float, *call: Any) -> None:
+        timer = threading.Timer(seconds, self._mailbox.put, call)
+        timer.daemon = True
+        timer.start()
 
     def _watch_for(self, job: Job) -> Watch:
         """Return a watch with the job's limits, or the pool's."""
