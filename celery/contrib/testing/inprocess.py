@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from celery.app import trace
+from celery.app.context import Context, ignores_result
 from celery.beat import Scheduler
 from celery.exceptions import ImproperlyConfigured, NotRegistered
 from celery.signals import task_postrun
@@ -185,8 +186,7 @@ class InProcessWorker:
         }
         has_expired = item.expires is not None and item.expires <= self.time
         if has_expired or item.id in self._revoked:
-            self.app.backend.mark_as_revoked(item.id, "expired" if has_expired else "revoked", store_result=True)
-            self.ran.append((item.task, "REVOKED"))
+            self._revoke(item, request, "expired" if has_expired else "revoked")
             return
         states: list[str] = []
 
@@ -202,6 +202,16 @@ class InProcessWorker:
         finally:
             task_postrun.disconnect(note)
         self.ran.append((item.task, states[-1] if states else "IGNORED"))
+
+    def _revoke(self, item: Enqueued, request: dict[str, Any], reason: str) -> None:
+        """Have whoever waits for the task hear that it will not run: its result, its chain, its chord."""
+        args, kwargs, embed = item.message.payload
+        task = self.app.tasks[item.task]
+        is_stored = not ignores_result(task, request)
+        task.backend.mark_as_revoked(
+            item.id, reason, Context({**request, **embed}, args=args, kwargs=kwargs), is_stored
+        )
+        self.ran.append((item.task, "REVOKED"))
 
     # -- time
 

@@ -59,6 +59,17 @@ def test_what_is_revoked_does_not_run(worker, app, add):
     assert worker.ran == [("add", "REVOKED"), ("add", "SUCCESS"), ("add", "REVOKED")]
 
 
+def test_who_waits_for_a_revoked_task_hears_of_it(worker, app, add):
+    last = (add.s(1).set(countdown=60) | add.s()).apply_async()
+    silent = add.apply_async((1,), countdown=60, ignore_result=True)
+    last.parent.revoke()
+    app.control.revoke([silent.id])
+    worker.advance(seconds=61)
+
+    assert (last.parent.state, last.state) == ("REVOKED", "REVOKED")
+    assert app.backend.get_state(silent.id) == "PENDING"
+
+
 def test_time_passes_when_the_test_says_so(worker, app, add):
     order = []
 
