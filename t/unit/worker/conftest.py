@@ -35,6 +35,14 @@ def app():
     app.close()
 
 
+@pytest.fixture
+def fresh_state():
+    """No test sees what another left in the worker's state."""
+    state.reset_state()
+    yield
+    state.reset_state()
+
+
 @contextmanager
 def running(app, **options):
     """Have a worker run; yields the controller."""

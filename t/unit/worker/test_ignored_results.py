@@ -11,11 +11,13 @@ import pytest
 from celery import Celery, states
 from celery.exceptions import WorkerLostError
 from celery.transports.message import STARTED_LOSSES
-from celery.worker import state
 from celery.worker.consumer.receiving import Receiver
 from celery.worker.request import Request
 
-pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
+pytestmark = [
+    pytest.mark.usefixtures("fresh_state"),
+    pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning"),
+]
 
 #: ``(ignore_result of the task, that of the call, whether the failure is stored)``
 SAID = [
@@ -28,13 +30,6 @@ SAID = [
 ]
 
 says = pytest.mark.parametrize(("of_task", "of_call", "is_stored"), SAID)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_state():
-    state.reset_state()
-    yield
-    state.reset_state()
 
 
 @pytest.fixture

@@ -10,12 +10,7 @@ from celery.worker import state
 from celery.worker.consumer import recovery as recovery_room
 from celery.worker.consumer.recovery import Recovery, is_login_refused
 
-
-@pytest.fixture(autouse=True)
-def _clean():
-    state.reset_state()
-    yield
-    state.reset_state()
+pytestmark = pytest.mark.usefixtures("fresh_state")
 
 
 @pytest.fixture

@@ -17,7 +17,10 @@ from celery.worker import state
 from celery.worker.request import Request, create_request_cls
 
 #: Each test has an app of its own, with tasks of the same names.
-pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning")
+pytestmark = [
+    pytest.mark.usefixtures("fresh_state"),
+    pytest.mark.filterwarnings("ignore::celery.exceptions.DuplicateTaskNameWarning"),
+]
 
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
@@ -47,13 +50,6 @@ class Events(list):
 
     def send(self, type, **fields):
         self.append((type, fields))
-
-
-@pytest.fixture(autouse=True)
-def _fresh_state():
-    state.reset_state()
-    yield
-    state.reset_state()
 
 
 @pytest.fixture

@@ -8,17 +8,12 @@ from kombu.clocks import LamportClock
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.worker import state
 
+pytestmark = pytest.mark.usefixtures("fresh_state")
+
 
 class Held:
     def __init__(self, id, name="add"):
         self.id, self.name = id, name
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    state.reset_state()
-    yield
-    state.reset_state()
 
 
 def test_a_request_goes_from_stage_to_stage():

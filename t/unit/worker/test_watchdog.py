@@ -8,6 +8,8 @@ import pytest
 from celery.worker import state
 from celery.worker.consumer.watchdog import FIRST_PATIENCE, SECOND_LOOK, Stalled, Watchdog
 
+pytestmark = pytest.mark.usefixtures("fresh_state")
+
 
 class Timer:
     """Keeps what is planned, to be called by hand."""
@@ -53,13 +55,6 @@ class House:
             call, args = self.calls.pop()
             call(*args)
         return seconds
-
-
-@pytest.fixture(autouse=True)
-def _clean():
-    state.reset_state()
-    yield
-    state.reset_state()
 
 
 @pytest.fixture
