@@ -68,7 +68,7 @@ def test_an_idle_worker_sleeps(scene):
     time.sleep(4)
 
     assert wakes_of(pid) - wakes < 40  # 8 to 20 were seen; a look every tenth of a second would add 40
-    assert cpu_seconds(pid) - seconds < 1  # a loop that never sleeps takes 4
+    assert cpu_seconds(pid) - seconds < seconds / 5  # so it is by the processor's own measure: what the start took
 
 
 def wakes_of(pid):
